@@ -1,0 +1,49 @@
+// The two results of a translation: where the byte is, or why it is nowhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "holdfast/types.hpp"
+
+namespace holdfast {
+
+struct Translation {
+    PhysAddr physical;      // of the byte asked for, not of its page
+    PageSize page_size{};   // of the leaf entry
+    Protection protection;  // effective: the AND along the path (SDM vol. 3A, 4.6)
+
+    friend bool operator==(const Translation&, const Translation&) = default;
+};
+
+enum class FaultKind : std::uint8_t {
+    non_canonical,     // the address cannot be translated with this many levels
+    not_mapped,        // nothing was mapped here
+    demand_zero,       // mapped, reads as zeros, and has no frame until the first write
+    guard,             // a guard page
+    protection,        // mapped, but the access is not permitted
+    swapped,           // the page is in the swap file
+    file_backed,       // the page is in a file and was not loaded yet
+    damaged_entry,     // the entry's tag does not fit its bits, its slot or its level
+    stale_entry,       // the frame was freed, or reused by somebody else, since the entry was made
+    wrong_table,       // a table that belongs elsewhere: other level, owner or index
+    damaged_metadata,  // the frame metadata of the target fails its checksum
+    no_region,         // no attached region holds the frame
+};
+
+// `holdfast::to_string(kind)` is the kind as written above.
+const char* to_string(FaultKind kind);
+
+struct Fault {
+    FaultKind kind{};
+    VirtAddr address{};       // the address asked for
+    std::uint8_t level = 0;   // of the entry that ended the walk; 1 is a page table, 0 is no entry
+    Protection protection{};  // what the mapping permits, where the entry says so
+    std::uint64_t entry = 0;  // the entry's bits as they stand in the pool
+
+    // Whether the medium, and not the program, is to blame.
+    bool is_damage() const { return kind >= FaultKind::damaged_entry; }
+    std::string to_string() const;
+};
+
+}  // namespace holdfast

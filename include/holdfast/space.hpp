@@ -1,0 +1,128 @@
+// A persistent address space: ranges of virtual addresses mapped to frames of the pool.
+//
+//     Space space = *store.open_space("editor");
+//     space.map({VirtAddr(0x7000'0000), 2_MiB}, protection::rw | protection::u);
+//     space.write(VirtAddr(0x7000'0000), bytes);
+//     space.persist({VirtAddr(0x7000'0000), bytes.size()});
+//
+// Thread safety. `translate`, `read`, `write`, `persist`, `maps` may be called from any number of
+// threads at any time, also while others change the space: they take no lock, see no change that
+// is not committed, and see each page whole, as it was before a change or as it is after it. `map`,
+// `unmap` and `protect` from several threads are serialised for each space and run in parallel for
+// different spaces. A `Space` is a handle: copies name the same space, and it keeps its store open.
+//
+// Durability. A call that changes the mapping is failure-atomic: after a crash at any instruction
+// the space is as before the call or as after it; when the call has returned, it is durable. Bytes
+// written by `write` (or through `frame_bytes`) are durable once `persist` has returned for them;
+// until then a crash may keep any part of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <expected>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "holdfast/error.hpp"
+#include "holdfast/fault.hpp"
+#include "holdfast/types.hpp"
+
+namespace holdfast {
+
+namespace detail {
+class SpaceState;
+}
+
+// One line of `maps`: a maximal run of pages with the same protection, name and backing.
+struct Mapping {
+    Range range;
+    Protection protection;
+    std::uint64_t resident_bytes = 0;  // how much of the range has frames; the rest is zeros
+    std::string name;                  // as given to `map`; often empty
+    std::uint64_t name_offset = 0;     // of the first byte, in what `name` names
+
+    friend bool operator==(const Mapping&, const Mapping&) = default;
+};
+
+// What `map` may be told besides range and protection.
+struct MapOptions {
+    // Reserve the range: pages read as zeros and get a frame at their first write.
+    bool lazy = false;
+    // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
+    std::string name = {};
+    std::uint64_t name_offset = 0;
+};
+
+struct SpaceInfo {
+    std::string name;
+    Levels levels = Levels::four;
+    PhysAddr root;                     // what CR3 would hold, without flags
+    std::uint64_t mapped_bytes = 0;    // including lazy pages
+    std::uint64_t resident_bytes = 0;  // with a frame
+    std::uint64_t tables = 0;          // frames that hold tables of this space, the root included
+};
+
+class Space {
+  public:
+    // Maps fresh, zeroed frames. Errors: invalid_argument (unaligned, empty, non-canonical or
+    // wrapping range, protection without `read`), overlap (names the first mapped page), no_space
+    // (nothing is mapped then), busy (this thread has an open Transaction on this space).
+    Result<void> map(Range range, Protection protection, const MapOptions& options = {});
+
+    // Maps the frames behind `source_range` of `source` here as well, so that both see each
+    // other's bytes. `range` may be larger: the source then repeats. Every source page must be
+    // mapped and have a frame. Errors as `map`, and not_mapped.
+    Result<void> map_shared(Range range, Protection protection, const Space& source,
+                            Range source_range, const MapOptions& options = {});
+
+    // Removes whatever is mapped in the range; holes are permitted, as in munmap(2). The frames
+    // are free for reuse when no reader can hold them any more.
+    Result<void> unmap(Range range);
+
+    // Sets the protection of the whole range. Errors: not_mapped (names the first hole; nothing
+    // is changed then).
+    Result<void> protect(Range range, Protection protection);
+
+    // Walks the tables; every table is validated the first time it is walked after the store was
+    // opened. Costs a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters.
+    std::expected<Translation, Fault> translate(VirtAddr address) const;
+    // The same, and a protection fault where `access` is not permitted.
+    std::expected<Translation, Fault> translate(VirtAddr address, Protection access) const;
+
+    // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame.
+    // Errors: not_mapped, permission_denied, damaged; the message has the first address that
+    // failed, and what stands in `destination` is then unspecified.
+    Result<void> read(VirtAddr address, std::span<std::byte> destination) const;
+
+    // Copies bytes into the space; demand-zero pages get a frame. Pages must be writable. Durable
+    // after `persist`. On an error the bytes before the failing address may have been written.
+    Result<void> write(VirtAddr address, std::span<const std::byte> source);
+
+    // Makes durable what was written to the range: by this call's return every byte of it is on
+    // the medium. One fence for the whole range; with a file that is not PMem, msync.
+    Result<void> persist(Range range);
+
+    // The bytes of one mapped page, in place. The pointer stays good until the page is unmapped,
+    // and is checked against nothing after that.
+    std::expected<std::span<std::byte>, Fault> frame_bytes(VirtAddr page) const;
+
+    // All mappings in ascending order.
+    Result<std::vector<Mapping>> maps() const;
+
+    std::string name() const;
+    Levels levels() const;
+    PhysAddr root() const;
+    // Walks the whole space to count; proportional to its tables.
+    SpaceInfo info() const;
+
+    explicit Space(std::shared_ptr<detail::SpaceState> state) : state_(std::move(state)) {}
+    detail::SpaceState& state() const { return *state_; }
+    const std::shared_ptr<detail::SpaceState>& shared_state() const { return state_; }
+
+  private:
+    std::shared_ptr<detail::SpaceState> state_;
+};
+
+}  // namespace holdfast

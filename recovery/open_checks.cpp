@@ -1,0 +1,59 @@
+#include "recovery/open_checks.hpp"
+
+#include <fmt/format.h>
+
+namespace holdfast::recovery {
+
+using namespace format;
+
+Result<void> check_superblock(const Superblock& superblock, const std::string& path) {
+    if (superblock.magic == 0)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the making of this store was interrupted; delete the file and "
+                                "create it anew",
+                                path));
+    if (superblock.magic != kMagic)
+        return fail(ErrorCode::not_a_pool,
+                    fmt::format("{}: the pool's root is not a holdfast superblock; nothing was "
+                                "changed, name another file",
+                                path));
+    // The version comes before the checksum: a later version may compute it otherwise.
+    if (superblock.format_version > kFormatVersion)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: format version {}, and this build reads up to {}; use a newer "
+                                "holdfast",
+                                path, superblock.format_version, kFormatVersion));
+    if (superblock.checksum != superblock.computed_checksum())
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the superblock fails its checksum; restore the pool from a "
+                                "copy",
+                                path));
+    if (superblock.format_version != kFormatVersion)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: format version {}, and this build reads only {}; export with "
+                                "the build that made it, and import here",
+                                path, superblock.format_version, kFormatVersion));
+    if (const std::uint64_t unknown = superblock.incompatible_features & ~kKnownIncompatible)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: uses features this build does not know (bits {:#x}); use a "
+                                "newer holdfast",
+                                path, unknown));
+    const struct {
+        const char* name;
+        std::uint64_t word;
+        std::uint32_t seed;
+    } words[] = {{"boot epoch", superblock.boot_epoch, kSeedBootEpoch},
+                 {"limbo head", superblock.limbo_head, kSeedLimboHead},
+                 {"next owner", superblock.next_owner, kSeedNextOwner},
+                 {"number of regions", superblock.region_count, kSeedRegionCount},
+                 {"next base", superblock.next_base, kSeedNextBase}};
+    for (const auto& word : words)
+        if (!CheckedWord::decode(word.word, word.seed))
+            return fail(ErrorCode::damaged,
+                        fmt::format("{}: the superblock's {} fails its check; restore the pool "
+                                    "from a copy",
+                                    path, word.name));
+    return {};
+}
+
+}  // namespace holdfast::recovery

@@ -1,0 +1,169 @@
+// One entry of a page table, exactly as an x86-64 processor reads it (SDM vol. 3A, 4.5), and the
+// tag that we keep in bits which the processor ignores.
+//
+//   present (P=1)
+//   bit   0      P      present
+//   bit   1      R/W    writable
+//   bit   2      U/S    user
+//   bit   3, 4   PWT, PCD (always 0 so far)
+//   bit   5      A      accessed; set by the processor, not covered by the tag
+//   bit   6      D      dirty; set by the processor, not covered by the tag
+//   bit   7      PS     a leaf of 2 MiB (level 2) or 1 GiB (level 3); 0 at level 1
+//   bit   8      G      global
+//   bits  9..11  tag, bits 0..2
+//   bits 12..51  PFN of the next table, or of the frame
+//   bits 52..58  tag, bits 3..9
+//   bits 59..62  0
+//   bit  63      NX     not executable
+//
+//   absent (P=0), at any level: then it stands for the whole range that the entry spans
+//   bits  1..3   AbsentKind
+//   bits  4..7   protection (rwxu)
+//   bits  9..11, 52..58  tag
+//   bits 12..51  payload: a swap slot, a page in a file, a region's frame, …
+//   bits 59..62  0b1010, which no present entry has: so one flipped bit, P included, never turns
+//                one kind of entry into the other
+//   bits  8, 63  0
+//   The word 0 is the empty entry: nothing is mapped.
+//
+// The tag is a CRC-10 over the entry (without A, D and the tag itself), its level, its slot and
+// the generation of the frame it points to. A flipped bit, an entry copied to another slot or
+// level, and an entry to a frame that was freed since, all fail it. It names neither the table nor
+// the space, because tables are shared between spaces.
+#pragma once
+
+#include <cstdint>
+
+#include "format/crc.hpp"
+#include "holdfast/types.hpp"
+
+namespace holdfast::format {
+
+inline constexpr unsigned kEntriesPerTable = 512;
+inline constexpr unsigned kMaxLevels = 5;
+// The level at which the word that holds a root is tagged: one above the highest root.
+inline constexpr unsigned kRootSlot = 0;
+
+enum class AbsentKind : std::uint8_t {
+    demand_zero = 1,
+    guard = 2,
+    swapped = 3,
+    file_backed = 4,
+    moved = 5,
+};
+
+class Entry {
+  public:
+    static constexpr std::uint64_t kPresent = 1u << 0;
+    static constexpr std::uint64_t kWritable = 1u << 1;
+    static constexpr std::uint64_t kUser = 1u << 2;
+    static constexpr std::uint64_t kAccessed = 1u << 5;
+    static constexpr std::uint64_t kDirty = 1u << 6;
+    static constexpr std::uint64_t kLargePage = 1u << 7;
+    static constexpr std::uint64_t kGlobal = 1u << 8;
+    static constexpr std::uint64_t kNoExecute = std::uint64_t{1} << 63;
+    static constexpr std::uint64_t kFrameMask = 0x000f'ffff'ffff'f000;
+    static constexpr std::uint64_t kTagMask = 0x07f0'0000'0000'0e00;
+    static constexpr std::uint64_t kAbsentMarkMask = std::uint64_t{0xf} << 59;
+    static constexpr std::uint64_t kAbsentMark = std::uint64_t{0xa} << 59;
+    // What a present entry must not have set: PWT, PCD and the absent mark.
+    static constexpr std::uint64_t kPresentReserved = (3u << 3) | kAbsentMarkMask;
+
+    constexpr Entry() = default;
+    constexpr explicit Entry(std::uint64_t bits) : bits_(bits) {}
+
+    // An entry that points to a lower table. It permits everything: protection is the leaf's.
+    static constexpr Entry table(FrameNumber frame, unsigned level, unsigned slot,
+                                 std::uint16_t generation) {
+        return tagged(kPresent | kWritable | kUser | (frame.value() << kPageShift), level, slot,
+                      generation);
+    }
+    static constexpr Entry leaf(FrameNumber frame, Protection protection, unsigned level,
+                                unsigned slot, std::uint16_t generation) {
+        return tagged(kPresent | protection_bits(protection) | (level > 1 ? kLargePage : 0) |
+                          (frame.value() << kPageShift),
+                      level, slot, generation);
+    }
+    static constexpr Entry absent(AbsentKind kind, Protection protection, std::uint64_t payload,
+                                  unsigned level, unsigned slot) {
+        return tagged(kAbsentMark | (static_cast<std::uint64_t>(kind) << 1) |
+                          (static_cast<std::uint64_t>(protection.mask()) << 4) |
+                          ((payload << kPageShift) & kFrameMask),
+                      level, slot, 0);
+    }
+    // The same entry with another protection (of a leaf or an absent range), A and D kept.
+    constexpr Entry with_protection(Protection protection, unsigned level, unsigned slot,
+                                    std::uint16_t generation) const {
+        if (!is_present()) return absent(absent_kind(), protection, payload(), level, slot);
+        return tagged(
+            (bits_ & ~(kWritable | kUser | kNoExecute | kTagMask)) | protection_bits(protection),
+            level, slot, generation);
+    }
+
+    constexpr std::uint64_t bits() const { return bits_; }
+    constexpr bool is_empty() const { return bits_ == 0; }
+    constexpr bool is_present() const { return bits_ & kPresent; }
+    constexpr bool is_leaf(unsigned level) const { return level == 1 || (bits_ & kLargePage); }
+    constexpr bool is_table(unsigned level) const {
+        return is_present() && level > 1 && !(bits_ & kLargePage);
+    }
+    constexpr FrameNumber frame() const { return FrameNumber((bits_ & kFrameMask) >> kPageShift); }
+    constexpr AbsentKind absent_kind() const { return static_cast<AbsentKind>(bits_ >> 1 & 7); }
+    constexpr std::uint64_t payload() const { return (bits_ & kFrameMask) >> kPageShift; }
+    constexpr Protection protection() const {
+        if (!is_present()) return Protection(static_cast<std::uint8_t>(bits_ >> 4 & 15));
+        return Protection(static_cast<std::uint8_t>(
+            Protection::kRead | (bits_ & kWritable ? Protection::kWrite : 0) |
+            (bits_ & kNoExecute ? 0 : Protection::kExecute) |
+            (bits_ & kUser ? Protection::kUser : 0)));
+    }
+
+    // Whether bits, level, slot and the target's generation belong together. `generation` is that
+    // of the frame a present entry points to, and is ignored for an absent one.
+    constexpr bool tag_fits(unsigned level, unsigned slot, std::uint16_t generation) const {
+        if (is_present() ? (bits_ & kPresentReserved) != 0
+                         : (bits_ & kAbsentMarkMask) != kAbsentMark)
+            return false;
+        if (is_present() && (bits_ & kLargePage) && level != 2 && level != 3) return false;
+        return (bits_ & kTagMask) ==
+               spread(tag_of(bits_, level, slot, is_present() ? generation : std::uint16_t{0}));
+    }
+
+    friend constexpr bool operator==(Entry, Entry) = default;
+
+  private:
+    static constexpr std::uint64_t protection_bits(Protection protection) {
+        return (protection.writable() ? kWritable : 0) | (protection.user() ? kUser : 0) |
+               (protection.executable() ? 0 : kNoExecute);
+    }
+    static constexpr std::uint32_t tag_of(std::uint64_t bits, unsigned level, unsigned slot,
+                                          std::uint16_t generation) {
+        bits &= ~(kTagMask | (bits & kPresent ? kAccessed | kDirty : 0));
+        return Crc10()
+            .add_bytes(level << 9 | slot, 2)
+            .add_bytes(generation, 2)
+            .add_bytes(bits, 8)
+            .value();
+    }
+    static constexpr std::uint64_t spread(std::uint32_t tag) {
+        return (std::uint64_t{tag} & 7) << 9 | (std::uint64_t{tag} >> 3) << 52;
+    }
+    static constexpr Entry tagged(std::uint64_t bits, unsigned level, unsigned slot,
+                                  std::uint16_t generation) {
+        return Entry(bits | spread(tag_of(bits, level, slot, generation)));
+    }
+
+    std::uint64_t bits_ = 0;
+};
+static_assert(sizeof(Entry) == 8);
+
+// Which of a table's 512 entries translates `address`, and what a table or entry spans.
+constexpr unsigned slot_of(VirtAddr address, unsigned level) {
+    return static_cast<unsigned>(address.bits() >> (kPageShift + 9 * (level - 1))) &
+           (kEntriesPerTable - 1);
+}
+constexpr std::uint64_t entry_span_bytes(unsigned level) {
+    return std::uint64_t{1} << (kPageShift + 9 * (level - 1));
+}
+
+}  // namespace holdfast::format

@@ -1,0 +1,117 @@
+// The persistent record of one frame, as Linux keeps a `struct page`: 16 bytes, so that tables and
+// metadata together cost 24 bytes for a mapped page.
+//
+//   word 0   bits  0..3   FrameKind
+//            bits  4..31  references: how many entries point here (28 bits)
+//            bits 32..47  generation: raised each time the frame is taken into use
+//            bits 48..63  CRC-16 over the frame number, the rest of word 0, and (unless free) word
+//            1
+//   word 1   bits  0..44  index: for data, the page number in the owner; for a table at level k,
+//                         the number of the range it spans, in units of 2^(12+9k) bytes
+//            bits 45..63  owner: a lineage (a space with its forks and snapshots), or an object
+//
+// Word 0 alone decides whether a frame is free, and a free frame's check ignores word 1: freeing is
+// one 8-byte store, which no crash can tear. Taking a frame into use changes both words, and is
+// always covered by an undo log or by a build record (build_record.hpp).
+//
+// The index has all 45 bits that a 5-level space's page number has, upper half included.
+#pragma once
+
+#include <cstdint>
+
+#include "format/crc.hpp"
+#include "holdfast/types.hpp"
+
+namespace holdfast::format {
+
+enum class FrameKind : std::uint8_t {
+    unused = 0,  // never a valid record: zeroed metadata is damage, not a free frame
+    free = 1,
+    data = 2,         // anonymous memory of a lineage
+    shared_data = 3,  // memory that entries of several owners may name
+    table_1 = 4,      // page table (PT)
+    table_2 = 5,      // page directory (PD, Linux PMD)
+    table_3 = 6,      // PDPT (PUD)
+    table_4 = 7,      // PML4 (P4D)
+    table_5 = 8,      // PML5 (PGD)
+    space_record = 9,
+    limbo_page = 10,
+    huge_2MiB = 11,  // the first frame of a huge one; the others' records are not looked at
+    huge_1GiB = 12,
+    quarantined = 13,
+};
+
+constexpr FrameKind table_kind(unsigned level) {
+    return static_cast<FrameKind>(static_cast<unsigned>(FrameKind::table_1) + level - 1);
+}
+constexpr bool is_table(FrameKind kind) {
+    return kind >= FrameKind::table_1 && kind <= FrameKind::table_5;
+}
+constexpr unsigned table_level(FrameKind kind) {
+    return static_cast<unsigned>(kind) - static_cast<unsigned>(FrameKind::table_1) + 1;
+}
+
+// Who a frame belongs to; 0 is nobody.
+using OwnerId = std::uint32_t;
+inline constexpr OwnerId kOwnerCount = 1u << 19;
+
+struct FrameMetadata {
+    FrameKind kind = FrameKind::unused;
+    std::uint32_t references = 0;
+    std::uint16_t generation = 0;
+    OwnerId owner = 0;
+    std::uint64_t index = 0;
+
+    static constexpr std::uint32_t kReferencesMax = (1u << 28) - 1;
+    static constexpr std::uint64_t kIndexMask = (std::uint64_t{1} << 45) - 1;
+
+    constexpr std::uint64_t word1() const {
+        return (index & kIndexMask) | static_cast<std::uint64_t>(owner) << 45;
+    }
+    constexpr std::uint64_t word0(FrameNumber frame) const {
+        const std::uint64_t low = static_cast<std::uint64_t>(kind) |
+                                  static_cast<std::uint64_t>(references) << 4 |
+                                  static_cast<std::uint64_t>(generation) << 32;
+        return low | static_cast<std::uint64_t>(check(frame, low, word1())) << 48;
+    }
+    // The generation stands in word 0 and is never torn, whatever became of word 1.
+    static constexpr std::uint16_t generation_of(std::uint64_t word0) {
+        return static_cast<std::uint16_t>(word0 >> 32);
+    }
+    static constexpr FrameKind kind_of(std::uint64_t word0) {
+        return static_cast<FrameKind>(word0 & 15);
+    }
+    static constexpr bool is_valid(FrameNumber frame, std::uint64_t word0, std::uint64_t word1) {
+        return kind_of(word0) != FrameKind::unused &&
+               word0 >> 48 == check(frame, word0 & 0xffff'ffff'ffff, word1);
+    }
+    static constexpr FrameMetadata decode(std::uint64_t word0, std::uint64_t word1) {
+        return {.kind = kind_of(word0),
+                .references = static_cast<std::uint32_t>(word0 >> 4) & kReferencesMax,
+                .generation = generation_of(word0),
+                .owner = static_cast<OwnerId>(word1 >> 45),
+                .index = word1 & kIndexMask};
+    }
+    // Word 0 of a free frame that keeps its generation.
+    static constexpr std::uint64_t free_word0(FrameNumber frame, std::uint16_t generation) {
+        return FrameMetadata{.kind = FrameKind::free, .generation = generation}.word0(frame);
+    }
+
+    friend constexpr bool operator==(const FrameMetadata&, const FrameMetadata&) = default;
+
+  private:
+    static constexpr std::uint32_t check(FrameNumber frame, std::uint64_t low,
+                                         std::uint64_t word1) {
+        const bool is_free = kind_of(low) == FrameKind::free;
+        return Crc16()
+            .add_bytes(frame.value(), 5)
+            .add_bytes(low, 6)
+            .add_bytes(is_free ? 0 : word1, 8)
+            .value();
+    }
+};
+
+// How many bytes of metadata a frame has on the medium.
+inline constexpr std::uint64_t kFrameMetadataBytes = 16;
+
+}  // namespace holdfast::format

@@ -1,0 +1,59 @@
+// The persistent record of one address space; it fills a frame of its own, whose number is what the
+// directory holds and whose metadata says who owns it.
+//
+//   offset size
+//        0    8  magic "SPACEREC"
+//        8    4  owner: the lineage this space belongs to
+//       12    1  levels (3, 4, 5)
+//       13    1  kind (1: address space; others are reserved for shared objects and snapshots)
+//       14    2  length of the name
+//       16    8  annotations: pool offset of the ordered map from start addresses to annotations
+//       24    8  boot epoch in which it was made
+//       32  256  name, not terminated
+//      288  216  (zero)
+//      504    8  CRC-32 over bytes 0..503, zero-extended
+//   -- mutable --
+//      512    8  root: an entry (entry.hpp) at level levels+1 and slot 0, which points to the root
+//                table; CR3 is its frame number
+//      520       (zero)
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "format/crc.hpp"
+
+namespace holdfast::format {
+
+inline constexpr std::uint64_t kSpaceMagic = 0x4345'5245'4341'5053;  // "SPACEREC" in memory
+inline constexpr std::size_t kSpaceNameMax = 255;
+
+enum class SpaceKind : std::uint8_t { address_space = 1 };
+
+struct SpaceRecord {
+    std::uint64_t magic;
+    std::uint32_t owner;
+    std::uint8_t levels;
+    SpaceKind kind;
+    std::uint16_t name_length;
+    std::uint64_t annotations_offset;
+    std::uint64_t created_epoch;
+    char name[256];
+    std::uint8_t reserved0[216];
+    std::uint64_t checksum;
+    std::uint64_t root;
+
+    std::uint64_t computed_checksum() const {
+        return Crc32().add({reinterpret_cast<const std::byte*>(this), 504}).value();
+    }
+    std::string_view name_view() const {
+        return {name, name_length <= kSpaceNameMax ? name_length : kSpaceNameMax};
+    }
+};
+static_assert(offsetof(SpaceRecord, checksum) == 504 && offsetof(SpaceRecord, root) == 512);
+static_assert(sizeof(SpaceRecord) == 520 && std::is_trivially_copyable_v<SpaceRecord>);
+
+}  // namespace holdfast::format

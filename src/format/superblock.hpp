@@ -1,0 +1,132 @@
+// The root object of a pool: the superblock, and behind it the region table.
+//
+//   offset size
+//        0    8  magic "HOLDFAST"
+//        8    4  format version
+//       12    4  (zero)
+//       16    8  compatible features: unknown ones may be ignored
+//       24    8  incompatible features: unknown ones must be refused
+//       32   16  UUID of the store
+//       48    8  pool size in bytes when the store was made (0: not known, a device)
+//       56    8  directory: pool offset of the ordered map from names to space records
+//       64   56  (zero)
+//      120    8  CRC-32 over bytes 0..119, zero-extended
+//   -- mutable, each word checked on its own and updated by one store --
+//      128    8  boot epoch
+//      136    8  limbo head: frame number of the first limbo page, 0 for none
+//      144    8  next owner id to try
+//      152    8  number of regions
+//      160    8  next base: physical frames below this number belong to a region, or did
+//      168   88  (zero)
+//      256  512  64 build slots: frame number of a build record, 0 for none
+//      768  256  (zero)
+//     1024       64 region records of 512 bytes
+//
+// Bytes 0..127 are written once, when the store is made. A crash during that leaves no magic, and
+// `open` reports a store whose creation was not finished.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "format/checked_word.hpp"
+#include "format/crc.hpp"
+#include "holdfast/types.hpp"
+
+namespace holdfast::format {
+
+inline constexpr std::uint64_t kMagic = 0x5453'4146'444c'4f48;  // "HOLDFAST" in memory
+// 1: the first. Raised with every change to what is on the medium.
+inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr std::uint64_t kKnownIncompatible = 0;
+inline constexpr const char* kLayout = "holdfast";
+
+inline constexpr unsigned kMaxRegions = 64;
+inline constexpr unsigned kBuildSlots = 64;
+
+// Seeds of the checked words.
+inline constexpr std::uint32_t kSeedBootEpoch = 0x65706f63, kSeedLimboHead = 0x6c696d62,
+                               kSeedNextOwner = 0x6f776e65, kSeedRegionCount = 0x72656763,
+                               kSeedNextBase = 0x62617365,
+                               kSeedBuildSlot = 0x62750000;  // plus the slot's number
+
+enum class RegionKindOnMedium : std::uint32_t { pool = 1, external = 2, volatile_memory = 3 };
+
+// One run of frames. Data frames may lie in an external file; metadata is always in the pool, since
+// only pool memory can be undo-logged.
+//
+//   offset size
+//        0    4  kind
+//        4    4  (zero)
+//        8   16  UUID
+//       24    8  base frame number, never reused in this store
+//       32    8  number of frames
+//       40    8  metadata: pool offset of 16 bytes for each frame
+//       48    8  frames: pool offset of the first frame (pool regions), or offset in the file
+//       56    8  initialized: metadata of frames below this number is valid; above, never written
+//       64    8  epoch stamp, paired with the one in an external region's header
+//       72    8  generation
+//       80    8  window: frames from the base to the end of the file (part) that holds it; regions
+//                made later in the same file continue the same physical range within it
+//       88    8  offset in the file of the first frame, which equals base * 4 KiB modulo 1 GiB
+//       96  256  path of an external region's file, zero-terminated
+//      352  152  (zero)
+//      504    8  CRC-32 over bytes 0..503, zero-extended
+struct RegionRecord {
+    RegionKindOnMedium kind;
+    std::uint32_t reserved0;
+    std::uint8_t uuid[16];
+    std::uint64_t base_frame;
+    std::uint64_t frame_count;
+    std::uint64_t metadata_offset;
+    std::uint64_t frames_offset;
+    std::uint64_t initialized;
+    std::uint64_t epoch_stamp;
+    std::uint64_t generation;
+    std::uint64_t window_frames;
+    std::uint64_t file_offset;
+    char path[256];
+    std::uint8_t reserved1[152];
+    std::uint64_t checksum;
+
+    std::uint64_t computed_checksum() const {
+        return Crc32().add({reinterpret_cast<const std::byte*>(this), 504}).value();
+    }
+};
+static_assert(sizeof(RegionRecord) == 512 && offsetof(RegionRecord, checksum) == 504);
+static_assert(std::is_trivially_copyable_v<RegionRecord>);
+
+struct Superblock {
+    std::uint64_t magic;
+    std::uint32_t format_version;
+    std::uint32_t reserved0;
+    std::uint64_t compatible_features;
+    std::uint64_t incompatible_features;
+    std::uint8_t uuid[16];
+    std::uint64_t pool_size_bytes;
+    std::uint64_t directory_offset;
+    std::uint8_t reserved1[56];
+    std::uint64_t checksum;
+
+    std::uint64_t boot_epoch;
+    std::uint64_t limbo_head;
+    std::uint64_t next_owner;
+    std::uint64_t region_count;
+    std::uint64_t next_base;
+    std::uint8_t reserved2[88];
+    std::uint64_t build_slots[kBuildSlots];
+    std::uint8_t reserved3[256];
+    RegionRecord regions[kMaxRegions];
+
+    std::uint64_t computed_checksum() const {
+        return Crc32().add({reinterpret_cast<const std::byte*>(this), 120}).value();
+    }
+};
+static_assert(offsetof(Superblock, checksum) == 120 && offsetof(Superblock, boot_epoch) == 128);
+static_assert(offsetof(Superblock, build_slots) == 256 && offsetof(Superblock, regions) == 1024);
+static_assert(sizeof(Superblock) == 1024 + 512 * kMaxRegions);
+static_assert(std::is_trivially_copyable_v<Superblock>);
+
+}  // namespace holdfast::format

@@ -1,0 +1,204 @@
+#include "memory/build_log.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+namespace holdfast::memory {
+
+using format::BuildRecord;
+using format::CheckedWord;
+using format::FrameMetadata;
+
+namespace {
+std::uint32_t seed(unsigned slot) { return format::kSeedBuildSlot + slot; }
+}  // namespace
+
+std::uint64_t* BuildLog::slot_word(const Build& build) const {
+    return &memory_.superblock().build_slots[build.slot];
+}
+std::uint64_t BuildLog::empty_slot_word(unsigned slot) {
+    return CheckedWord::encode(0, seed(slot));
+}
+
+Result<Build> BuildLog::acquire() {
+    const std::scoped_lock lock(mutex_);
+    const auto slot = static_cast<unsigned>(std::countr_one(occupied_));
+    if (slot >= format::kBuildSlots)
+        return fail(ErrorCode::busy,
+                    fmt::format("{}: {} long operations are under way; try again when one is done",
+                                memory_.pool().path(), format::kBuildSlots));
+    occupied_ |= std::uint64_t{1} << slot;
+    Build build;
+    build.slot = slot;
+    return build;
+}
+
+Result<void> BuildLog::reserve(Build& build, std::uint64_t count) {
+    const pool::Pool& pool = memory_.pool();
+    std::vector<Extent> extents;
+    std::uint64_t record_count = 1;
+    // The number of records depends on the number of extents, and each record wants a frame.
+    for (;;) {
+        auto allocated = allocator_.allocate(count + record_count);
+        if (!allocated) return std::unexpected(allocated.error());
+        extents = std::move(*allocated);
+        const std::uint64_t needed =
+            (extents.size() + format::kExtentsPerRecord - 1) / format::kExtentsPerRecord;
+        if (needed <= record_count) break;
+        for (const Extent& extent : extents) allocator_.give_back(extent);
+        record_count = needed + 1;
+    }
+
+    std::vector<Extent> unused = extents;
+    std::vector<FrameNumber> record_frames;
+    while (record_frames.size() < record_count) {
+        Extent& first = unused.front();
+        record_frames.push_back(first.first);
+        first = {first.first + 1, first.count - 1};
+        if (first.count == 0) unused.erase(unused.begin());
+    }
+    std::size_t next_extent = 0;
+    FrameNumber head = build.head;
+    for (const FrameNumber frame : record_frames) {
+        auto* const record = reinterpret_cast<BuildRecord*>(memory_.host(frame));
+        record->next = head.value();
+        record->count = 0;
+        while (next_extent < extents.size() && record->count < format::kExtentsPerRecord)
+            record->extents[record->count++] = extents[next_extent++].encoded();
+        record->checksum = record->computed_checksum();
+        pool.flush(record, 16 + record->count * sizeof(std::uint64_t));
+        head = frame;
+    }
+    // A crash here leaves the frames free, and their content does not matter.
+    pool.drain();
+    std::uint64_t* const word = slot_word(build);
+    pool::store_word(word, CheckedWord::encode(head.value(), seed(build.slot)));
+    pool.flush(word, sizeof *word);
+    // Only when the slot is durable may anything be written to the frames' metadata: a crash
+    // before this fence must not leave a frame in use that no record names.
+    pool.drain();
+    build.head = head;
+    build.reserved.insert(build.reserved.end(), extents.begin(), extents.end());
+    build.unused.insert(build.unused.end(), unused.begin(), unused.end());
+    for (const FrameNumber frame : record_frames) build.records.push_back({frame, 1});
+    return {};
+}
+
+void BuildLog::finish(Build& build) {
+    for (const Extent& extent : build.unused) allocator_.give_back(extent);
+    for (const Extent& extent : build.records) allocator_.give_back(extent);
+    const std::scoped_lock lock(mutex_);
+    occupied_ &= ~(std::uint64_t{1} << build.slot);
+}
+
+void BuildLog::free_metadata(Extent extent) const {
+    for (std::uint64_t i = 0; i < extent.count; ++i) {
+        const FrameNumber frame = extent.first + i;
+        const MetadataWords words = memory_.metadata(frame);
+        if (!words) continue;
+        // Whatever became of word 1, the generation in word 0 is one that was in use here; freeing
+        // is one store, and doing it again changes nothing.
+        const std::uint64_t free = FrameMetadata::free_word0(
+            frame, FrameMetadata::generation_of(pool::load_word(words.word0)));
+        if (pool::load_word(words.word0) == free) continue;
+        pool::store_word(words.word0, free);
+        memory_.pool().flush(words.word0, sizeof(std::uint64_t));
+        memory_.window_of(frame)->set_validated(frame, false);
+    }
+}
+
+void BuildLog::clear_slot(unsigned slot) const {
+    // All frames are free on the medium before the record that names them is forgotten; a crash in
+    // between frees them once more.
+    memory_.pool().drain();
+    std::uint64_t* const word = &memory_.superblock().build_slots[slot];
+    pool::store_word(word, empty_slot_word(slot));
+    memory_.pool().flush(word, sizeof *word);
+    memory_.pool().drain();
+}
+
+void BuildLog::abandon(Build& build) {
+    if (build.head != FrameNumber{}) {
+        for (const Extent& extent : build.reserved) free_metadata(extent);
+        clear_slot(build.slot);
+        for (const Extent& extent : build.reserved) allocator_.give_back(extent);
+    }
+    const std::scoped_lock lock(mutex_);
+    occupied_ &= ~(std::uint64_t{1} << build.slot);
+}
+
+Result<std::vector<Extent>> BuildLog::read_slot(const PhysicalMemory& memory, unsigned slot,
+                                                std::vector<FrameNumber>* records) {
+    const auto damaged = [&](const char* what) {
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: build slot {}: {} fails its check; `verify` says more",
+                                memory.pool().path(), slot, what));
+    };
+    const auto head =
+        CheckedWord::decode(pool::load_word(&memory.superblock().build_slots[slot]), seed(slot));
+    if (!head) return damaged("the slot");
+    std::vector<Extent> extents;
+    for (FrameNumber frame(*head); frame != FrameNumber{};) {
+        if (memory.region_of(frame) == nullptr) return damaged("a record's frame number");
+        const auto* const record = reinterpret_cast<const BuildRecord*>(memory.host(frame));
+        if (record->count > format::kExtentsPerRecord ||
+            record->checksum != record->computed_checksum())
+            return damaged("a record");
+        if (records != nullptr) records->push_back(frame);
+        for (std::uint32_t i = 0; i < record->count; ++i)
+            extents.push_back(Extent::decode(record->extents[i]));
+        frame = FrameNumber(record->next);
+        if (extents.size() > (std::size_t{1} << 32)) return damaged("the chain of records");
+    }
+    return extents;
+}
+
+Result<void> BuildLog::find_interrupted() {
+    const std::scoped_lock lock(mutex_);
+    for (unsigned slot = 0; slot < format::kBuildSlots; ++slot) {
+        auto extents = read_slot(memory_, slot);
+        if (!extents) return std::unexpected(extents.error());
+        if (extents->empty()) continue;
+        for (const Extent& extent : *extents) allocator_.withhold(extent);
+        occupied_ |= std::uint64_t{1} << slot;
+        interrupted_.push_back({.slot = slot, .extents = std::move(*extents)});
+    }
+    return {};
+}
+
+bool BuildLog::has_interrupted() const {
+    const std::scoped_lock lock(mutex_);
+    return !interrupted_.empty();
+}
+
+std::uint64_t BuildLog::release_interrupted(std::uint64_t frames) {
+    const std::scoped_lock lock(mutex_);
+    while (!interrupted_.empty() && frames != 0) {
+        Interrupted& build = interrupted_.back();
+        if (build.extent < build.extents.size()) {
+            const Extent& extent = build.extents[build.extent];
+            const std::uint64_t count = std::min(frames, extent.count - build.frame);
+            free_metadata({extent.first + build.frame, count});
+            frames -= count;
+            build.frame += count;
+            if (build.frame == extent.count) {
+                ++build.extent;
+                build.frame = 0;
+            }
+            continue;
+        }
+        clear_slot(build.slot);
+        for (const Extent& extent : build.extents) allocator_.give_back_withheld(extent);
+        occupied_ &= ~(std::uint64_t{1} << build.slot);
+        interrupted_.pop_back();
+    }
+    std::uint64_t left = 0;
+    for (const Interrupted& build : interrupted_)
+        for (std::size_t i = build.extent; i < build.extents.size(); ++i)
+            left += build.extents[i].count - (i == build.extent ? build.frame : 0);
+    return interrupted_.empty() ? 0 : std::max<std::uint64_t>(left, 1);
+}
+
+}  // namespace holdfast::memory

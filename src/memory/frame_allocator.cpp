@@ -1,0 +1,261 @@
+#include "memory/frame_allocator.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "memory/reader_section.hpp"
+
+namespace holdfast::memory {
+
+using format::FrameKind;
+using format::FrameMetadata;
+
+void FrameAllocator::know_regions() {
+    const auto regions = memory_.regions();
+    while (regions_.size() < regions.size()) {
+        const std::uint64_t frames = regions[regions_.size()].frame_count();
+        RegionChunks chunks;
+        chunks.chunks.resize((frames + kChunkFrames - 1) / kChunkFrames);
+        regions_.push_back(std::move(chunks));
+    }
+}
+
+std::uint64_t FrameAllocator::chunk_end(std::size_t region, std::size_t chunk) const {
+    return std::min((chunk + 1) * kChunkFrames, memory_.regions()[region].frame_count());
+}
+
+Result<FrameAllocator::Chunk*> FrameAllocator::chunk_at(std::size_t region_index,
+                                                        std::size_t chunk_index) {
+    std::unique_ptr<Chunk>& slot = regions_[region_index].chunks[chunk_index];
+    if (slot) return slot.get();
+
+    const Region& region = memory_.regions()[region_index];
+    const std::uint64_t begin = chunk_index * kChunkFrames;
+    const std::uint64_t end = chunk_end(region_index, chunk_index);
+    if (region.record().initialized < end)
+        if (auto done = initialize_metadata(region, end); !done)
+            return std::unexpected(done.error());
+
+    auto chunk = std::make_unique<Chunk>();
+    for (std::uint64_t at = begin; at < end; ++at) {
+        const FrameNumber frame = region.base() + at;
+        const MetadataWords words = region.metadata(frame);
+        const std::uint64_t word0 = pool::load_word(words.word0);
+        const std::uint64_t word1 = pool::load_word(words.word1());
+        if (!FrameMetadata::is_valid(frame, word0, word1)) {
+            ++damaged_;  // never given out; `verify` names it
+            continue;
+        }
+        const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
+        if (metadata.kind == FrameKind::huge_2MiB) at += 511;
+        if (metadata.kind == FrameKind::huge_1GiB) at += 512 * 512 - 1;
+        if (metadata.kind != FrameKind::free || is_withheld(frame)) continue;
+        chunk->free_bits[(at - begin) / 64] |= std::uint64_t{1} << ((at - begin) % 64);
+        ++chunk->free_count;
+    }
+    slot = std::move(chunk);
+    return slot.get();
+}
+
+Result<void> FrameAllocator::initialize_metadata(const Region& region, std::uint64_t up_to) {
+    const pool::Pool& pool = memory_.pool();
+    const std::uint64_t from = region.record().initialized;
+    for (std::uint64_t at = from; at < up_to; ++at) {
+        const FrameNumber frame = region.base() + at;
+        const MetadataWords words = region.metadata(frame);
+        pool::store_word(words.word0, FrameMetadata::free_word0(frame, 0),
+                         std::memory_order_relaxed);
+        pool::store_word(words.word1(), 0, std::memory_order_relaxed);
+    }
+    pool.flush(region.metadata(region.base() + from).word0,
+               (up_to - from) * format::kFrameMetadataBytes);
+    pool.drain();
+    // The records are durable before the mark says so. A crash before the mark's commit leaves the
+    // old mark, and the next user writes the same records again: nothing above the mark is in use.
+    format::RegionRecord record = region.record();
+    record.initialized = up_to;
+    record.checksum = record.computed_checksum();
+    auto* const destination = const_cast<format::RegionRecord*>(&region.record());
+    pool::WriteSet none;
+    return pool.commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        scope.write(destination, std::as_bytes(std::span(&record, 1)));
+        return {};
+    });
+}
+
+bool FrameAllocator::is_withheld(FrameNumber frame) const {
+    return std::any_of(withheld_.begin(), withheld_.end(),
+                       [&](const Extent& extent) { return extent.contains(frame); });
+}
+
+// Takes runs of free bits from the hint's word on, then from the chunk's start.
+std::uint64_t FrameAllocator::take_from(Chunk& chunk, FrameNumber chunk_base, std::uint64_t wanted,
+                                        std::vector<Extent>& out) {
+    std::uint64_t taken = 0;
+    for (std::size_t word = hint_word_; word < chunk.free_bits.size() && taken < wanted;) {
+        std::uint64_t bits = chunk.free_bits[word];
+        if (bits == 0) {
+            ++word;
+            continue;
+        }
+        const unsigned first = static_cast<unsigned>(std::countr_zero(bits));
+        const std::uint64_t run = std::min<std::uint64_t>(
+            static_cast<unsigned>(std::countr_one(bits >> first)), wanted - taken);
+        const std::uint64_t mask = (run == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << run) - 1)
+                                   << first;
+        chunk.free_bits[word] &= ~mask;
+        chunk.free_count -= run;
+        taken += run;
+        const FrameNumber frame = chunk_base + (word * 64 + first);
+        if (!out.empty() && out.back().end() == frame &&
+            out.back().count + run <= Extent::kCountMax)
+            out.back().count += run;
+        else
+            out.push_back({frame, run});
+        hint_word_ = word;
+    }
+    return taken;
+}
+
+Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count) {
+    const std::scoped_lock lock(mutex_);
+    know_regions();
+    std::vector<Extent> extents;
+    std::uint64_t taken = 0;
+    std::uint64_t chunks_in_all = 0;
+    for (const RegionChunks& region : regions_) chunks_in_all += region.chunks.size();
+    // One round over all chunks from the hint on, and the hint's own chunk once more, whose words
+    // before the hint were passed over the first time.
+    for (std::uint64_t round = 0; round <= chunks_in_all && taken < count; ++round) {
+        if (round != 0) {
+            hint_word_ = 0;
+            if (++hint_chunk_ >= regions_[hint_region_].chunks.size()) {
+                hint_chunk_ = 0;
+                hint_region_ = (hint_region_ + 1) % regions_.size();
+            }
+        }
+        auto chunk = chunk_at(hint_region_, hint_chunk_);
+        if (!chunk) {
+            for (const Extent& extent : extents) put_locked(extent);
+            return std::unexpected(chunk.error());
+        }
+        if ((*chunk)->free_count == 0) continue;
+        taken +=
+            take_from(**chunk, memory_.regions()[hint_region_].base() + hint_chunk_ * kChunkFrames,
+                      count - taken, extents);
+    }
+    if (taken < count) {
+        for (const Extent& extent : extents) put_locked(extent);
+        return fail(ErrorCode::no_space,
+                    fmt::format("{}: no {} free frames in the store (of {} wanted, {} were found); "
+                                "unmap something, add a region, or make a larger pool",
+                                memory_.pool().path(), count, count, taken));
+    }
+    return extents;
+}
+
+Result<FrameNumber> FrameAllocator::allocate_one() {
+    auto extents = allocate(1);
+    if (!extents) return std::unexpected(extents.error());
+    return extents->front().first;
+}
+
+void FrameAllocator::put_locked(Extent extent) {
+    know_regions();
+    for (std::uint64_t i = 0; i < extent.count; ++i) set_free(extent.first + i);
+}
+
+void FrameAllocator::set_free(FrameNumber frame) {
+    const auto regions = memory_.regions();
+    for (std::size_t i = 0; i < regions.size(); ++i) {
+        if (!regions[i].contains(frame)) continue;
+        const std::uint64_t at = frame - regions[i].base();
+        // A chunk that was not read yet will find the frame by its metadata.
+        Chunk* chunk = regions_[i].chunks[at / kChunkFrames].get();
+        if (chunk == nullptr) return;
+        std::uint64_t& bits = chunk->free_bits[at % kChunkFrames / 64];
+        const std::uint64_t bit = std::uint64_t{1} << (at % 64);
+        if (!(bits & bit)) ++chunk->free_count;
+        bits |= bit;
+    }
+}
+
+void FrameAllocator::give_back(Extent extent) {
+    const std::scoped_lock lock(mutex_);
+    put_locked(extent);
+}
+
+void FrameAllocator::retire(Extent extent) {
+    bool collect = false;
+    {
+        const std::scoped_lock lock(mutex_);
+        if (!retired_.empty() && retired_.back().end() == extent.first)
+            retired_.back().count += extent.count;
+        else
+            retired_.push_back(extent);
+        retired_frames_ += extent.count;
+        collect = retired_frames_ >= 4096;
+    }
+    if (collect) collect_retired();
+}
+
+bool FrameAllocator::collect_retired() {
+    std::vector<Extent> retired;
+    {
+        const std::scoped_lock lock(mutex_);
+        retired.swap(retired_);
+        retired_frames_ = 0;
+    }
+    if (retired.empty()) return false;
+    ReaderSection::wait_for_readers();
+    const std::scoped_lock lock(mutex_);
+    for (const Extent& extent : retired) put_locked(extent);
+    return true;
+}
+
+Result<void> FrameAllocator::prepare_release(FrameNumber frame) {
+    const std::scoped_lock lock(mutex_);
+    know_regions();
+    const auto regions = memory_.regions();
+    for (std::size_t i = 0; i < regions.size(); ++i)
+        if (regions[i].contains(frame)) {
+            auto chunk = chunk_at(i, (frame - regions[i].base()) / kChunkFrames);
+            if (!chunk) return std::unexpected(chunk.error());
+        }
+    return {};
+}
+
+void FrameAllocator::withhold(Extent extent) {
+    const std::scoped_lock lock(mutex_);
+    withheld_.push_back(extent);
+}
+
+void FrameAllocator::give_back_withheld(Extent extent) {
+    const std::scoped_lock lock(mutex_);
+    std::erase(withheld_, extent);
+    put_locked(extent);
+}
+
+Result<std::uint64_t> FrameAllocator::count_free() {
+    collect_retired();
+    const std::scoped_lock lock(mutex_);
+    know_regions();
+    std::uint64_t count = 0;
+    for (std::size_t i = 0; i < regions_.size(); ++i)
+        for (std::size_t k = 0; k < regions_[i].chunks.size(); ++k) {
+            const std::uint64_t begin = k * kChunkFrames;
+            if (regions_[i].chunks[k] == nullptr &&
+                memory_.regions()[i].record().initialized <= begin) {
+                count += chunk_end(i, k) - begin;  // never used, and need not be written to say so
+                continue;
+            }
+            auto chunk = chunk_at(i, k);
+            if (!chunk) return std::unexpected(chunk.error());
+            count += (*chunk)->free_count;
+        }
+    return count;
+}
+
+}  // namespace holdfast::memory

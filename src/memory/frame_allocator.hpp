@@ -1,0 +1,83 @@
+// Which frames are free, in volatile memory: the truth is in the frame metadata, and is read chunk
+// by chunk when frames of a chunk are first wanted. So opening a store costs nothing here.
+//
+// Giving out or taking back a frame changes nothing on the medium; whoever uses the frame writes
+// its metadata. Frames that readers may still hold are *retired*: they wait for a grace period.
+//
+// Thread safety: all functions, by one mutex.
+#pragma once
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "format/build_record.hpp"
+#include "memory/physical_memory.hpp"
+
+namespace holdfast::memory {
+
+using format::Extent;
+
+class FrameAllocator {
+  public:
+    explicit FrameAllocator(PhysicalMemory& memory) : memory_(memory) {}
+
+    // `count` frames in as few extents as the next free runs allow; all of them or no_space.
+    Result<std::vector<Extent>> allocate(std::uint64_t count);
+    Result<FrameNumber> allocate_one();
+    // Free at once: nobody has seen these.
+    void give_back(Extent extent);
+    // Free after the next grace period: readers may hold these.
+    void retire(Extent extent);
+    // Waits for one, if frames are retired; true if there were any.
+    bool collect_retired();
+
+    // Must be called before the metadata of a frame in use becomes "free" on the medium: reads the
+    // frame's chunk while it still says "in use", so that only `give_back` or `retire` free it.
+    Result<void> prepare_release(FrameNumber frame);
+
+    // Frames that an interrupted build still claims: free on the medium, but not given out until
+    // `give_back_withheld`.
+    void withhold(Extent extent);
+    void give_back_withheld(Extent extent);
+
+    // Proportional to all frames the first time; changes nothing on the medium.
+    Result<std::uint64_t> count_free();
+    // Frames whose metadata failed its check when it was read.
+    std::uint64_t damaged_frames() const { return damaged_; }
+
+    static constexpr std::uint64_t kChunkFrames = 32768;
+
+  private:
+    struct Chunk {
+        std::array<std::uint64_t, kChunkFrames / 64> free_bits{};
+        std::uint64_t free_count = 0;
+    };
+    struct RegionChunks {
+        std::vector<std::unique_ptr<Chunk>> chunks;
+    };
+
+    void know_regions();
+    std::uint64_t chunk_end(std::size_t region, std::size_t chunk) const;
+    Result<Chunk*> chunk_at(std::size_t region, std::size_t chunk);
+    Result<void> initialize_metadata(const Region& region, std::uint64_t up_to);
+    bool is_withheld(FrameNumber frame) const;
+    void set_free(FrameNumber frame);
+    std::uint64_t take_from(Chunk& chunk, FrameNumber chunk_base, std::uint64_t wanted,
+                            std::vector<Extent>& out);
+    void put_locked(Extent extent);
+
+    PhysicalMemory& memory_;
+    std::mutex mutex_;
+    std::vector<RegionChunks> regions_;
+    std::size_t hint_region_ = 0, hint_chunk_ = 0, hint_word_ = 0;
+    std::vector<Extent> withheld_;
+    std::vector<Extent> retired_;
+    std::uint64_t retired_frames_ = 0;
+    std::uint64_t damaged_ = 0;
+};
+
+}  // namespace holdfast::memory

@@ -1,0 +1,179 @@
+#include "memory/physical_memory.hpp"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace holdfast::memory {
+namespace {
+
+constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+constexpr std::uint64_t kFramesPerGiB = kGiB >> kPageShift;
+// Below 4 GiB a virtual machine has its own devices and boot code.
+constexpr std::uint64_t kFirstBase = 4 * kFramesPerGiB;
+constexpr std::uint64_t kFrameNumberEnd = std::uint64_t{1} << 40;  // 52-bit physical addresses
+
+}  // namespace
+
+void BitmapUnmap::operator()(std::atomic<std::uint64_t>* bits) const {
+    munmap(static_cast<void*>(bits), size_bytes);
+}
+
+const Window* PhysicalMemory::other_window_of(FrameNumber frame) const {
+    const std::size_t count = window_count_.load(std::memory_order_acquire);
+    for (std::size_t i = 1; i < count; ++i)
+        if (windows_[i].contains(frame)) return &windows_[i];
+    return nullptr;
+}
+
+const Region* PhysicalMemory::region_of(FrameNumber frame) const {
+    for (const Region& region : regions())
+        if (region.contains(frame)) return &region;
+    return nullptr;
+}
+
+std::optional<format::FrameMetadata> PhysicalMemory::valid_metadata(FrameNumber frame) const {
+    const MetadataWords words = metadata(frame);
+    if (!words) return std::nullopt;
+    const std::uint64_t word0 = pool::load_word(words.word0);
+    const std::uint64_t word1 = pool::load_word(words.word1());
+    if (!format::FrameMetadata::is_valid(frame, word0, word1)) return std::nullopt;
+    return format::FrameMetadata::decode(word0, word1);
+}
+
+Result<void> PhysicalMemory::attach() {
+    const auto count =
+        format::CheckedWord::decode(superblock_.region_count, format::kSeedRegionCount);
+    if (!count || *count > format::kMaxRegions)
+        return fail(
+            ErrorCode::damaged,
+            fmt::format("{}: the number of regions fails its check; restore a copy", pool_.path()));
+    for (unsigned i = 0; i < *count; ++i)
+        if (auto done = take_up(i); !done) return done;
+    return {};
+}
+
+Result<void> PhysicalMemory::take_up(unsigned index) {
+    const format::RegionRecord& record = superblock_.regions[index];
+    if (record.checksum != record.computed_checksum())
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the record of region {} fails its checksum; restore a copy",
+                                pool_.path(), index));
+    if (record.kind != format::RegionKindOnMedium::pool)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: region {} is of kind {}, which this version does not attach",
+                                pool_.path(), index, static_cast<unsigned>(record.kind)));
+    Region& region = regions_[index];
+    region.record_ = &record;
+    region.metadata_ = reinterpret_cast<std::uint64_t*>(pool_.at(record.metadata_offset));
+    region.host_ = pool_.at(record.frames_offset);
+
+    const std::size_t windows = window_count_.load(std::memory_order_relaxed);
+    const bool covered = std::any_of(
+        windows_.begin(), windows_.begin() + static_cast<std::ptrdiff_t>(windows),
+        [&](const Window& window) {
+            return window.contains(region.base()) && window.host(region.base()) == region.host_;
+        });
+    if (!covered) {
+        Window& window = windows_[windows];
+        window.first_ = record.base_frame;
+        window.host_ = region.host_;
+        window.count_ = record.window_frames;
+        const std::size_t size_bytes = (record.window_frames / 64 + 1) * sizeof(std::uint64_t);
+        void* bits = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (bits == MAP_FAILED)
+            return fail(ErrorCode::no_space, "no memory for the validation bitmap of a region");
+        window.validated_ = decltype(window.validated_)(
+            static_cast<std::atomic<std::uint64_t>*>(bits), BitmapUnmap{size_bytes});
+        window_count_.store(windows + 1, std::memory_order_release);
+    }
+    region_count_.store(index + 1, std::memory_order_release);
+    return {};
+}
+
+Result<void> PhysicalMemory::add_pool_region(std::uint64_t size_bytes,
+                                             std::uint64_t reserve_bytes) {
+    const auto index = static_cast<unsigned>(regions().size());
+    if (index == format::kMaxRegions)
+        return fail(
+            ErrorCode::no_space,
+            fmt::format("{}: {} regions already, and no more are possible", pool_.path(), index));
+    std::uint64_t object_bytes = pool_.largest_allocation(size_bytes + reserve_bytes);
+    object_bytes = object_bytes > reserve_bytes ? object_bytes - reserve_bytes : 0;
+    object_bytes = std::min(object_bytes, size_bytes);
+    constexpr std::uint64_t kPerFrame = kPageSize + format::kFrameMetadataBytes;
+    if (object_bytes < 2 * kPageSize + kPerFrame)
+        return fail(
+            ErrorCode::no_space,
+            fmt::format("{}: the pool has no room for another region; make a larger one, or "
+                        "extend its poolset",
+                        pool_.path()));
+
+    const auto next_base =
+        format::CheckedWord::decode(superblock_.next_base, format::kSeedNextBase);
+    if (!next_base)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the next physical base fails its check", pool_.path()));
+    pool::WriteSet writes;
+    const auto body = [&](pool::TransactionScope& scope) -> Result<void> {
+        auto object = scope.allocate(object_bytes);
+        if (!object) return std::unexpected(object.error());
+        format::RegionRecord record{};
+        record.kind = format::RegionKindOnMedium::pool;
+        if (getrandom(record.uuid, sizeof record.uuid, 0) != sizeof record.uuid)
+            return fail(ErrorCode::io, "the system gave no random bytes for a region's UUID");
+        record.metadata_offset = (*object + 15) & ~std::uint64_t{15};
+        const std::uint64_t frames = (object_bytes - 2 * kPageSize) / kPerFrame;
+        // Aligned in memory and so in the file: the pool's own start is page-aligned.
+        record.frames_offset =
+            (record.metadata_offset + frames * format::kFrameMetadataBytes + kPageSize - 1) /
+            kPageSize * kPageSize;
+        std::uint64_t contiguous = 0;
+        const auto place =
+            pool_.locate(pool_.at(record.frames_offset), std::uint64_t{1} << 52, &contiguous);
+        if (!place) return fail(ErrorCode::io, "cannot find the pool's file in /proc/self/maps");
+        record.file_offset = place->offset;
+        record.window_frames = contiguous >> kPageShift;
+        // A part of a poolset may end inside the object; the rest of it is not used then.
+        record.frame_count = std::min(frames, record.window_frames);
+        record.base_frame = 0;
+        for (const Region& other : regions()) {
+            if (pool_.at(record.frames_offset) < other.host_) continue;
+            const auto frames_on =
+                static_cast<std::uint64_t>(pool_.at(record.frames_offset) - other.host_) /
+                kPageSize;
+            if (frames_on < other.record().window_frames &&
+                record.file_offset == other.record().file_offset + (frames_on << kPageShift))
+                record.base_frame = other.record().base_frame + frames_on;
+        }
+        std::uint64_t new_next_base = *next_base;
+        if (record.base_frame == 0) {
+            const std::uint64_t from = std::max(*next_base, kFirstBase);
+            record.base_frame = (from + kFramesPerGiB - 1) / kFramesPerGiB * kFramesPerGiB +
+                                record.file_offset % kGiB / kPageSize;
+            new_next_base = record.base_frame + record.window_frames;
+        }
+        if (record.base_frame + record.window_frames > kFrameNumberEnd)
+            return fail(ErrorCode::no_space, "physical addresses of 52 bits are used up");
+        record.initialized = 0;
+        record.checksum = record.computed_checksum();
+        scope.write(&superblock_.regions[index], std::as_bytes(std::span(&record, 1)));
+        const auto put = [&](std::uint64_t& word, std::uint64_t value, std::uint32_t seed) {
+            const std::uint64_t encoded = format::CheckedWord::encode(value, seed);
+            scope.write(&word, std::as_bytes(std::span(&encoded, 1)));
+        };
+        put(superblock_.region_count, index + 1, format::kSeedRegionCount);
+        put(superblock_.next_base, new_next_base, format::kSeedNextBase);
+        return {};
+    };
+    // Commit point: the transaction's. A crash before it leaves neither object nor record. The
+    // metadata needs no preparation, see `initialized` and FrameAllocator.
+    if (auto done = pool_.commit(writes, body); !done) return done;
+    return take_up(index);
+}
+
+}  // namespace holdfast::memory

@@ -1,0 +1,15 @@
+#include "memory/reader_section.hpp"
+
+namespace holdfast::memory {
+
+char ReaderSection::readers, ReaderSection::grace_periods;
+
+void ReaderSection::wait_for_readers() {
+    urcu_memb_synchronize_rcu();
+#ifdef HOLDFAST_TSAN
+    __tsan_acquire(&readers);
+    __tsan_release(&grace_periods);
+#endif
+}
+
+}  // namespace holdfast::memory

@@ -1,0 +1,271 @@
+#include "pool/pool.hpp"
+
+#include <fmt/format.h>
+#include <libpmem.h>
+#include <libpmemobj.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <libpmemobj++/pool.hpp>
+#include <libpmemobj++/transaction.hpp>
+#include <mutex>
+#include <sstream>
+
+#include "pool/emulation.hpp"
+#include "pool/pool_file.hpp"
+
+namespace holdfast::pool {
+namespace {
+
+namespace obj = pmem::obj;
+
+// libpmemobj's unit of huge allocations.
+constexpr std::uint64_t kChunkBytes = 256 << 10;
+// Below PMEMOBJ_MAX_ALLOC_SIZE by the object's header, rounded down to a chunk.
+constexpr std::uint64_t kAllocationMax =
+    (PMEMOBJ_MAX_ALLOC_SIZE - (1 << 20)) / kChunkBytes * kChunkBytes;
+
+Error open_error(const std::string& path, int error_number, const char* action) {
+    const std::string words = pmemobj_errormsg();
+    const auto say = [&](ErrorCode code, const char* advice) {
+        return Error{code, fmt::format("{}: cannot {}: {} ({}); {}", path, action,
+                                       std::strerror(error_number), words, advice)};
+    };
+    switch (error_number) {
+        case EAGAIN:
+            return {ErrorCode::busy,
+                    fmt::format("{}: open in another process; close it there first", path)};
+        case EACCES:
+        case EPERM:
+        case EROFS:
+            return say(ErrorCode::permission_denied, "give write permission or work on a copy");
+        case ENOSPC:
+        case EFBIG:
+        case ENOMEM:
+            return say(ErrorCode::no_space, "make room, or ask for less");
+        case ENOENT:
+            return say(ErrorCode::not_found, "check the path");
+        case EEXIST:
+            return say(ErrorCode::already_exists, "open it, or choose another name");
+        case EINVAL:
+            return say(ErrorCode::damaged,
+                       "the pool is damaged or cut off; `pmempool check` says more");
+        default:
+            return say(ErrorCode::io, "see the system's log");
+    }
+}
+
+// PMDK's exceptions stop here.
+template <typename Open>
+Result<obj::pool_base> attempt(const std::string& path, const char* action, const Open& open) {
+    try {
+        errno = 0;
+        return open();
+    } catch (const std::exception&) {
+        return std::unexpected(open_error(path, errno, action));
+    }
+}
+
+}  // namespace
+
+struct Pool::Handle {
+    obj::pool_base pop;
+};
+
+PMEMobjpool* Pool::take(const std::string& path, Handle opened) {
+    handle_ = std::make_unique<Handle>(std::move(opened));
+    path_ = path;
+    base_ = reinterpret_cast<std::byte*>(handle_->pop.handle());
+    return handle_->pop.handle();
+}
+
+Result<std::unique_ptr<Pool>> Pool::create(const std::string& path, std::uint64_t size_bytes,
+                                           std::uint32_t file_mode, bool emulate_pmem,
+                                           const char* layout, std::size_t root_bytes) {
+    if (auto fine = examine_for_create(path, size_bytes); !fine)
+        return std::unexpected(fine.error());
+    const EmulationScope emulation(emulate_pmem);
+    if (emulate_pmem) {
+        // Emulated PMem has neither bad blocks nor an unsafe-shutdown counter to look up.
+        int off = 0;
+        pmemobj_ctl_set(nullptr, "sds.at_create", &off);
+    }
+    std::unique_ptr<Pool> pool(new Pool);
+    auto opened = attempt(path, "create the pool", [&] {
+        return obj::pool_base::create(path, layout, size_bytes, static_cast<mode_t>(file_mode));
+    });
+    if (emulate_pmem) {
+        int on = 1;
+        pmemobj_ctl_set(nullptr, "sds.at_create", &on);
+    }
+    if (!opened) return std::unexpected(opened.error());
+    PMEMobjpool* const pop = pool->take(path, Handle{*opened});
+    // The root object is zeroed by libpmemobj, in one atomic allocation.
+    const PMEMoid root = pmemobj_root(pop, root_bytes);
+    if (OID_IS_NULL(root))
+        return std::unexpected(open_error(path, errno, "allocate the root object"));
+    pool->root_ = static_cast<std::byte*>(pmemobj_direct(root));
+    pool->is_pmem_ = emulate_pmem || pmem_is_pmem(pop, 4096) != 0;
+    return pool;
+}
+
+Result<std::unique_ptr<Pool>> Pool::open(const std::string& path, bool emulate_pmem,
+                                         const char* layout, std::size_t root_bytes) {
+    if (auto fine = examine_for_open(path, layout); !fine) return std::unexpected(fine.error());
+    const EmulationScope emulation(emulate_pmem);
+    std::unique_ptr<Pool> pool(new Pool);
+    auto opened =
+        attempt(path, "open the pool", [&] { return obj::pool_base::open(path, layout); });
+    if (!opened) return std::unexpected(opened.error());
+    PMEMobjpool* const pop = pool->take(path, Handle{*opened});
+    if (pmemobj_root_size(pop) < root_bytes)
+        return fail(
+            ErrorCode::damaged,
+            fmt::format("{}: the store in this pool was never finished; delete the file and "
+                        "create it anew",
+                        path));
+    pool->root_ = static_cast<std::byte*>(pmemobj_direct(pmemobj_root(pop, 0)));
+    pool->is_pmem_ = emulate_pmem || pmem_is_pmem(pop, 4096) != 0;
+    return pool;
+}
+
+Pool::~Pool() {
+    if (handle_ && handle_->pop.handle() != nullptr) handle_->pop.close();
+}
+
+void Pool::flush(const void* address, std::size_t size_bytes) const {
+    pmemobj_flush(handle_->pop.handle(), address, size_bytes);
+}
+void Pool::drain() const { pmemobj_drain(handle_->pop.handle()); }
+void Pool::fill(void* destination, int byte, std::size_t size_bytes) const {
+    pmemobj_memset(handle_->pop.handle(), destination, byte, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
+}
+void Pool::copy(void* destination, const void* source, std::size_t size_bytes) const {
+    pmemobj_memcpy(handle_->pop.handle(), destination, source, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
+}
+
+Result<void> Pool::commit(WriteSet& writes, const Body& body) const {
+    PMEMobjpool* const pop = handle_->pop.handle();
+    Result<void> outcome;
+    try {
+        obj::flat_transaction::run(handle_->pop, [&] {
+            if (body) {
+                TransactionScope scope(*this);
+                outcome = body(scope);
+                if (!outcome) obj::flat_transaction::abort(ECANCELED);
+            }
+            // Undo words: neighbours share one snapshot, since each snapshot costs a fence. A
+            // crash after any of these stores finds the snapshots and rolls all of them back.
+            writes.sort();
+            const auto& words = writes.writes();
+            std::size_t publish_count = 0;
+            for (std::size_t i = 0; i < words.size();) {
+                if (words[i].word_class == WordClass::publish) {
+                    ++publish_count;
+                    ++i;
+                    continue;
+                }
+                std::size_t end = i + 1;
+                while (end < words.size() && words[end].word_class == WordClass::undo &&
+                       words[end].word == words[end - 1].word + 1)
+                    ++end;
+                obj::flat_transaction::snapshot(words[i].word, end - i);
+                for (; i < end; ++i)
+                    store_word(words[i].word, words[i].value, std::memory_order_relaxed);
+            }
+            // Publish words go into the redo log: libpmemobj stores them after its commit point is
+            // durable. A crash before it leaves every old word, a crash after it every new one.
+            if (publish_count != 0) {
+                std::vector<pobj_action> actions(publish_count);
+                std::size_t used = 0;
+                for (const auto& write : words)
+                    if (write.word_class == WordClass::publish)
+                        pmemobj_set_value(pop, &actions[used++], write.word, write.value);
+                if (pmemobj_tx_publish(actions.data(), used) != 0)
+                    throw pmem::transaction_error("cannot extend the redo log");
+            }
+        });
+    } catch (const pmem::manual_tx_abort&) {
+        return outcome;
+    } catch (const pmem::transaction_out_of_memory& error) {
+        return fail(ErrorCode::no_space,
+                    fmt::format("{}: no room left in the pool for its own records ({}); unmap "
+                                "something or make a larger pool",
+                                path_, error.what()));
+    } catch (const std::exception& error) {
+        return fail(ErrorCode::io,
+                    fmt::format("{}: the transaction failed: {}", path_, error.what()));
+    }
+    return {};
+}
+
+std::uint64_t Pool::largest_allocation(std::uint64_t limit_bytes) const {
+    PMEMobjpool* const pop = handle_->pop.handle();
+    const auto fits = [&](std::uint64_t chunks) {
+        pobj_action action;
+        const PMEMoid oid =
+            pmemobj_reserve(pop, &action, chunks * kChunkBytes - 4096, 0);  // less a header
+        if (OID_IS_NULL(oid)) return false;
+        pmemobj_cancel(pop, &action, 1);
+        return true;
+    };
+    // The largest number of chunks that fits; reservations are volatile and taken back at once.
+    std::uint64_t low = 0, high = std::min(limit_bytes, kAllocationMax) / kChunkBytes + 1;
+    while (high - low > 1) {
+        const std::uint64_t middle = low + (high - low) / 2;
+        (fits(middle) ? low : high) = middle;
+    }
+    return low == 0 ? 0 : low * kChunkBytes - 4096;
+}
+
+std::optional<FileLocation> Pool::locate(const void* address, std::uint64_t size_bytes,
+                                         std::uint64_t* contiguous_bytes) const {
+    const auto wanted = reinterpret_cast<std::uint64_t>(address);
+    std::ifstream maps("/proc/self/maps");
+    std::optional<FileLocation> found;
+    std::uint64_t next = 0, reached = 0;
+    for (std::string line; std::getline(maps, line);) {
+        unsigned long long start = 0, end = 0, offset = 0;
+        int name_at = 0;
+        if (std::sscanf(line.c_str(), "%llx-%llx %*s %llx %*s %*s %n", &start, &end, &offset,
+                        &name_at) < 3)
+            continue;
+        const std::string name = name_at != 0 ? line.substr(static_cast<std::size_t>(name_at)) : "";
+        if (!found && wanted >= start && wanted < end) {
+            found = FileLocation{name, offset + (wanted - start)};
+        } else if (!found || next != start || name != found->file ||
+                   offset != found->offset + (start - wanted)) {
+            // Neither the first piece nor one that continues it in memory and in the file.
+            if (found) break;
+            continue;
+        }
+        next = end;
+        reached = end - wanted;
+        if (reached >= size_bytes) break;
+    }
+    if (contiguous_bytes != nullptr) *contiguous_bytes = std::min(reached, size_bytes);
+    return found;
+}
+
+Result<Offset> TransactionScope::allocate(std::uint64_t size_bytes) {
+    const PMEMoid oid = pmemobj_tx_xalloc(size_bytes, 0, POBJ_XALLOC_NO_FLUSH);
+    if (OID_IS_NULL(oid))
+        return fail(ErrorCode::no_space, fmt::format("{}: no room left in the pool for {} bytes",
+                                                     pool_.path(), size_bytes));
+    return oid.off;
+}
+
+void TransactionScope::free(Offset object) {
+    const PMEMoid any = pmemobj_oid(pool_.root());
+    pmemobj_tx_free(PMEMoid{any.pool_uuid_lo, object});
+}
+
+void TransactionScope::write(void* destination, std::span<const std::byte> source) {
+    obj::flat_transaction::snapshot(static_cast<std::byte*>(destination), source.size());
+    std::memcpy(destination, source.data(), source.size());
+}
+
+}  // namespace holdfast::pool

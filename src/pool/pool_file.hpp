@@ -1,0 +1,18 @@
+// What a path holds, looked at without opening it as a pool and without changing it, so that a
+// person is told what is wrong with a file in words that fit it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "holdfast/error.hpp"
+
+namespace holdfast::pool {
+
+// Succeeds if `path` may be given to pmemobj_open: a pool of `layout`, a poolset without replicas
+// and with such a pool in it, or a device.
+Result<void> examine_for_open(const std::string& path, const std::string& layout);
+// Succeeds if `path` may be given to pmemobj_create: nothing there, or a poolset or device.
+Result<void> examine_for_create(const std::string& path, std::uint64_t size_bytes);
+
+}  // namespace holdfast::pool

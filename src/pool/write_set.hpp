@@ -1,0 +1,96 @@
+// The volatile write set of one commit: 8-byte words of the pool and the values they are to have.
+//
+// Whoever prepares a change reads through its write set, and so sees its own earlier writes; nobody
+// else does. `Pool::commit` makes all of it durable at once; dropping it leaves nothing behind.
+//
+// Two classes of words. `undo` words are snapshot into libpmemobj's undo log and stored before the
+// transaction's commit point. `publish` words are those that lock-free readers follow (table
+// entries, roots): they are handed to the transaction as actions of its redo log, which libpmemobj
+// applies after the commit point is durable. So no reader ever sees what a crash could take back.
+//
+// Not thread-safe: one write set belongs to one transaction.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+namespace holdfast::pool {
+
+// Loads a word that others may change meanwhile.
+inline std::uint64_t load_word(const std::uint64_t* word,
+                               std::memory_order order = std::memory_order_acquire) {
+    return std::atomic_ref<std::uint64_t>(*const_cast<std::uint64_t*>(word)).load(order);
+}
+// Stores a word that nobody else changes meanwhile, though others may read it.
+inline void store_word(std::uint64_t* word, std::uint64_t value,
+                       std::memory_order order = std::memory_order_release) {
+    std::atomic_ref<std::uint64_t>(*word).store(value, order);
+}
+
+enum class WordClass : std::uint8_t { undo, publish };
+
+class WriteSet {
+  public:
+    struct Write {
+        std::uint64_t* word;
+        std::uint64_t value;
+        WordClass word_class;
+    };
+
+    std::uint64_t load(const std::uint64_t* word) const {
+        const std::size_t at = find(word);
+        return at == kNone ? load_word(word) : writes_[at].value;
+    }
+    void store(std::uint64_t* word, std::uint64_t value, WordClass word_class) {
+        if (const std::size_t at = find(word); at != kNone) {
+            writes_[at].value = value;
+            return;
+        }
+        writes_.push_back({word, value, word_class});
+        if (writes_.size() > kLinear) {
+            if (index_.empty())
+                for (std::size_t i = 0; i < writes_.size(); ++i) index_[writes_[i].word] = i;
+            else
+                index_[word] = writes_.size() - 1;
+        }
+    }
+
+    bool empty() const { return writes_.empty(); }
+    std::size_t size() const { return writes_.size(); }
+    const std::vector<Write>& writes() const { return writes_; }
+    void clear() {
+        writes_.clear();
+        index_.clear();
+    }
+    // Forgets every write after the first `count`: how a call that failed is taken back. Values
+    // that the call changed in earlier words are kept by the caller, see TableEditor.
+    void sort() {
+        std::sort(writes_.begin(), writes_.end(),
+                  [](const Write& a, const Write& b) { return a.word < b.word; });
+        index_.clear();
+        if (writes_.size() > kLinear)
+            for (std::size_t i = 0; i < writes_.size(); ++i) index_[writes_[i].word] = i;
+    }
+
+  private:
+    static constexpr std::size_t kNone = ~std::size_t{0};
+    static constexpr std::size_t kLinear = 16;
+
+    std::size_t find(const std::uint64_t* word) const {
+        if (writes_.size() > kLinear) {
+            const auto found = index_.find(word);
+            return found == index_.end() ? kNone : found->second;
+        }
+        for (std::size_t i = 0; i < writes_.size(); ++i)
+            if (writes_[i].word == word) return i;
+        return kNone;
+    }
+
+    std::vector<Write> writes_;
+    std::unordered_map<const std::uint64_t*, std::size_t> index_;
+};
+
+}  // namespace holdfast::pool

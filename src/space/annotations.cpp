@@ -1,0 +1,108 @@
+#include "space/annotations.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace holdfast::space {
+
+using pool::OrderedMap;
+
+Result<std::vector<Annotation>> Annotations::in(table::PageRange range) const {
+    std::map<std::uint64_t, Annotation> found;
+    bool damaged = false;
+    if (object_ != 0) {
+        const OrderedMap map(pool_, object_);
+        const auto take = [&](std::string_view key, std::string_view value) {
+            const auto annotation = Annotation::decode(key, value);
+            if (!annotation) {
+                damaged = true;
+                return false;
+            }
+            if (annotation->first_page >= range.end) return false;
+            if (annotation->end_page() > range.begin && !changes_.contains(annotation->first_page))
+                found[annotation->first_page] = *annotation;
+            return true;
+        };
+        // The last one that begins at or before the range may reach into it.
+        if (const auto before = map.last_not_after(Annotation::encode_key(range.begin)))
+            take(before->key, before->value);
+        map.visit(Annotation::encode_key(range.begin), take);
+    }
+    if (damaged)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the name of a range near page {:#x} fails its checksum; run "
+                                "`verify`",
+                                pool_.path(), range.begin));
+    for (const auto& [first_page, annotation] : changes_)
+        if (annotation && first_page < range.end && annotation->end_page() > range.begin)
+            found[first_page] = *annotation;
+    std::vector<Annotation> result;
+    for (auto& [first_page, annotation] : found) result.push_back(std::move(annotation));
+    return result;
+}
+
+Result<void> Annotations::cut(table::PageRange range) {
+    if (object_ == 0 && changes_.empty()) return {};
+    auto touched = in(range);
+    if (!touched) return std::unexpected(touched.error());
+    for (const Annotation& whole : *touched) {
+        changes_[whole.first_page] = std::nullopt;
+        if (whole.first_page < range.begin) {
+            Annotation left = whole;
+            left.page_count = range.begin - whole.first_page;
+            changes_[left.first_page] = left;
+        }
+        if (whole.end_page() > range.end) {
+            Annotation right = whole;
+            right.first_page = range.end;
+            right.page_count = whole.end_page() - range.end;
+            right.name_offset += (range.end - whole.first_page) << kPageShift;
+            changes_[right.first_page] = right;
+        }
+    }
+    return {};
+}
+
+Result<void> Annotations::add(Annotation annotation) {
+    if (annotation.first_page != 0) {
+        auto before = in({annotation.first_page - 1, annotation.first_page});
+        if (!before) return std::unexpected(before.error());
+        if (!before->empty()) {
+            Annotation& left = before->front();
+            if (left.name == annotation.name &&
+                left.name_offset + (left.page_count << kPageShift) == annotation.name_offset) {
+                left.page_count += annotation.page_count;
+                annotation = left;
+            }
+        }
+    }
+    changes_[annotation.first_page] = std::move(annotation);
+    return {};
+}
+
+pool::Offset Annotations::apply(pool::TransactionScope& scope) const {
+    const pool::Offset object = object_ != 0 ? object_ : OrderedMap::create(scope);
+    OrderedMap map(pool_, object);
+    for (const auto& [first_page, annotation] : changes_) {
+        const std::string key = Annotation::encode_key(first_page);
+        if (annotation)
+            map.put(scope, key, annotation->encode_value());
+        else
+            map.erase(scope, key);
+    }
+    return object;
+}
+
+bool Annotations::erase_some(const pool::Pool& pool, pool::TransactionScope& scope,
+                             pool::Offset object, std::size_t count) {
+    OrderedMap map(pool, object);
+    for (; count != 0; --count) {
+        const auto first = map.lower_bound("");
+        if (!first) return true;
+        map.erase(scope, first->key);
+    }
+    return map.size() == 0;
+}
+
+}  // namespace holdfast::space

@@ -1,0 +1,47 @@
+// The names of a space's ranges (format/annotation.hpp), as one transaction sees and changes them.
+//
+// Changes are kept here until the commit applies them to the ordered map in the pool. Not
+// thread-safe; the map must not change meanwhile, which the space's writer lock ensures.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "format/annotation.hpp"
+#include "holdfast/error.hpp"
+#include "pool/pool.hpp"
+#include "table/table_editor.hpp"
+
+namespace holdfast::space {
+
+using format::Annotation;
+
+class Annotations {
+  public:
+    // `object` is the map's offset, 0 for none yet.
+    Annotations(const pool::Pool& pool, pool::Offset object) : pool_(pool), object_(object) {}
+
+    // Those that touch the range, in ascending order. damaged if a record fails its check.
+    Result<std::vector<Annotation>> in(table::PageRange range) const;
+    // Removes what lies in the range; what only touches it keeps its other parts.
+    Result<void> cut(table::PageRange range);
+    // Adds one over a range that has none; continues the one before it where the name does.
+    Result<void> add(Annotation annotation);
+
+    bool changed() const { return !changes_.empty(); }
+    // Inside the commit's transaction; returns the map's offset, which is new for the first name.
+    pool::Offset apply(pool::TransactionScope& scope) const;
+
+    // Erases up to `count` records; true when none is left.
+    static bool erase_some(const pool::Pool& pool, pool::TransactionScope& scope,
+                           pool::Offset object, std::size_t count);
+
+  private:
+    const pool::Pool& pool_;
+    pool::Offset object_;
+    std::map<std::uint64_t, std::optional<Annotation>> changes_;  // by first page; nothing = erased
+};
+
+}  // namespace holdfast::space

@@ -1,0 +1,226 @@
+#include "space/space_access.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <shared_mutex>
+#include <thread>
+
+#include "memory/reader_section.hpp"
+#include "pool/pool.hpp"
+#include "space/annotations.hpp"
+#include "table/visit.hpp"
+#include "table/walk.hpp"
+
+namespace holdfast::space {
+
+using detail::SpaceState;
+using memory::PhysicalMemory;
+using memory::ReaderSection;
+
+namespace {
+
+std::expected<Translation, Fault> walk_once(const PhysicalMemory& memory, const SpaceState& space,
+                                            VirtAddr address) {
+    const table::Root root = space.root();
+    if (root.entry.is_empty()) [[unlikely]]
+        return std::unexpected(Fault{.kind = FaultKind::not_mapped, .address = address});
+    return table::walk(memory, root, address);
+}
+
+// A walk beside a writer may see an entry of before its change and metadata of after it. What looks
+// like damage is believed only if it is still there when no writer is.
+Fault confirmed(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
+                std::expected<Translation, Fault>& result) {
+    for (int attempt = 0; attempt < 1000 && !result && result.error().is_damage(); ++attempt) {
+        const bool alone = space.writer.lock(false) == WriterLock::Outcome::locked;
+        {
+            const ReaderSection section;
+            result = walk_once(memory, space, address);
+        }
+        if (alone) {
+            space.writer.unlock();
+            break;
+        }
+        std::this_thread::yield();
+    }
+    return result ? Fault{} : result.error();
+}
+
+// Calls `use(host bytes, size, translation or demand-zero)` page by page, inside a reader section.
+template <typename Use>
+Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
+                 std::size_t size_bytes, bool accept_demand_zero, Protection needed,
+                 const Use& use) {
+    Copied copied;
+    while (copied.size_bytes < size_bytes) {
+        const VirtAddr at = address + copied.size_bytes;
+        const std::size_t size =
+            std::min<std::size_t>(size_bytes - copied.size_bytes, kPageSize - at.page_offset());
+        std::expected<Translation, Fault> found;
+        bool used = false;
+        for (int round = 0; round < 2 && !used; ++round) {
+            {
+                const ReaderSection section;
+                found = walk_once(memory, space, at);
+                if (found && found->protection.permits(needed)) {
+                    // Inside the section: the frame cannot be given to anybody else meanwhile.
+                    use(memory.host(found->physical.frame()) + at.page_offset(), copied.size_bytes,
+                        size);
+                    used = true;
+                }
+            }
+            if (found || !found.error().is_damage()) break;
+            confirmed(memory, space, at, found);
+            if (!found) break;
+        }
+        if (!used) {
+            if (!found && accept_demand_zero && found.error().kind == FaultKind::demand_zero) {
+                use(static_cast<std::byte*>(nullptr), copied.size_bytes, size);
+            } else {
+                copied.fault = found ? Fault{.kind = FaultKind::protection,
+                                             .address = at,
+                                             .level = 1,
+                                             .protection = found->protection}
+                                     : found.error();
+                return copied;
+            }
+        }
+        copied.size_bytes += size;
+    }
+    return copied;
+}
+
+}  // namespace
+
+std::expected<Translation, Fault> translate(const PhysicalMemory& memory, SpaceState& space,
+                                            VirtAddr address) {
+    std::expected<Translation, Fault> result;
+    {
+        const ReaderSection section;
+        result = walk_once(memory, space, address);
+    }
+    if (!result && result.error().is_damage()) [[unlikely]]
+        confirmed(memory, space, address, result);
+    return result;
+}
+
+Copied read(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
+            std::span<std::byte> destination) {
+    return each_page(memory, space, address, destination.size(), true, protection::r,
+                     [&](const std::byte* frame, std::size_t at, std::size_t size) {
+                         if (frame != nullptr)
+                             std::memcpy(destination.data() + at, frame, size);
+                         else
+                             std::memset(destination.data() + at, 0, size);
+                     });
+}
+
+Copied write(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
+             std::span<const std::byte> source) {
+    return each_page(memory, space, address, source.size(), false, protection::w,
+                     [&](std::byte* frame, std::size_t at, std::size_t size) {
+                         std::memcpy(frame, source.data() + at, size);
+                     });
+}
+
+Copied flush(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
+             std::size_t size_bytes) {
+    return each_page(memory, space, address, size_bytes, true, protection::r,
+                     [&](const std::byte* frame, std::size_t, std::size_t size) {
+                         if (frame != nullptr) memory.pool().flush(frame, size);
+                     });
+}
+
+Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& space) {
+    struct Run {
+        table::PageRange pages;
+        Protection protection;
+        std::uint64_t resident_pages = 0;
+        bool damaged = false;
+    };
+    std::vector<Run> runs;
+    std::vector<Annotation> names;
+    {
+        const std::shared_lock lock(space.names);
+        auto all = Annotations(memory.pool(), space.annotations).in(table::all_pages(space.levels));
+        if (!all) return std::unexpected(all.error());
+        names = std::move(*all);
+        const ReaderSection section;
+        const table::Root root = space.root();
+        if (root.entry.is_empty()) return fail(ErrorCode::stale, "the space was removed");
+        table::Visitor visitor;
+        visitor.range = [&](const table::VisitedRange& visited) {
+            const std::uint64_t resident =
+                visited.entry.is_present() && !visited.damage ? visited.pages.count() : 0;
+            const Protection protection = visited.damage ? Protection() : visited.protection;
+            const bool damaged = visited.damage.has_value();
+            if (!runs.empty() && runs.back().pages.end == visited.pages.begin &&
+                runs.back().protection == protection && runs.back().damaged == damaged) {
+                runs.back().pages.end = visited.pages.end;
+                runs.back().resident_pages += resident;
+            } else {
+                runs.push_back({visited.pages, protection, resident, damaged});
+            }
+        };
+        // A run must not hide the edge of a name: visit between the edges.
+        std::vector<std::uint64_t> edges = {0};
+        for (const Annotation& name : names) {
+            edges.push_back(name.first_page);
+            edges.push_back(name.end_page());
+        }
+        const std::uint64_t end = table::all_pages(space.levels).end;
+        edges.push_back(end / 2);  // the two halves of the address space are not neighbours
+        edges.push_back(end);
+        std::sort(edges.begin(), edges.end());
+        for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
+            if (edges[i] == edges[i + 1]) continue;
+            std::vector<Run> before;
+            before.swap(runs);
+            table::visit(memory, root, {edges[i], edges[i + 1]}, visitor);
+            before.insert(before.end(), runs.begin(), runs.end());
+            runs.swap(before);
+        }
+    }
+    std::vector<Mapping> mappings;
+    std::size_t next_name = 0;
+    for (const Run& run : runs) {
+        while (next_name < names.size() && names[next_name].end_page() <= run.pages.begin)
+            ++next_name;
+        Mapping mapping;
+        mapping.range = {table::address_of_page(run.pages.begin, space.levels), run.pages.count()
+                                                                                    << kPageShift};
+        mapping.protection = run.protection;
+        mapping.resident_bytes = run.resident_pages << kPageShift;
+        if (run.damaged) {
+            mapping.name = "[damaged]";
+        } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin) {
+            const Annotation& name = names[next_name];
+            mapping.name = name.name;
+            mapping.name_offset =
+                name.name_offset + ((run.pages.begin - name.first_page) << kPageShift);
+        }
+        mappings.push_back(std::move(mapping));
+    }
+    return mappings;
+}
+
+SpaceInfo info(const PhysicalMemory& memory, const SpaceState& space) {
+    SpaceInfo info;
+    info.name = space.name();
+    info.levels = space.levels;
+    const ReaderSection section;
+    const table::Root root = space.root();
+    if (root.entry.is_empty()) return info;
+    info.root = PhysAddr::of(root.entry.frame());
+    table::Visitor visitor;
+    visitor.range = [&](const table::VisitedRange& visited) {
+        if (visited.damage) return;
+        info.mapped_bytes += visited.pages.count() << kPageShift;
+        if (visited.entry.is_present()) info.resident_bytes += visited.pages.count() << kPageShift;
+    };
+    visitor.table = [&](FrameNumber, const table::TablePosition&) { ++info.tables; };
+    table::visit(memory, root, table::all_pages(space.levels), visitor);
+    return info;
+}
+
+}  // namespace holdfast::space

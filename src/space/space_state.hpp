@@ -1,0 +1,61 @@
+// What the handles of one space share, in volatile memory.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+
+#include "format/space_record.hpp"
+#include "holdfast/space.hpp"
+#include "pool/pool.hpp"
+#include "space/writer_lock.hpp"
+#include "table/walk.hpp"
+
+namespace holdfast::detail {
+
+class StoreState;
+
+class SpaceState {
+  public:
+    SpaceState(std::shared_ptr<StoreState> store_in, FrameNumber record_in, Levels levels_in,
+               format::OwnerId owner_in, std::string name_in)
+        : store(std::move(store_in)),
+          record(record_in),
+          levels(levels_in),
+          owner(owner_in),
+          name_(std::move(name_in)) {}
+
+    // What readers start from; an empty entry before the space is committed and after it is
+    // removed.
+    table::Root root() const {
+        return {table::Entry(root_bits.load(std::memory_order_acquire)), levels, owner};
+    }
+    std::string name() const {
+        const std::shared_lock guard(names);
+        return name_;
+    }
+    void rename(std::string name) {
+        const std::scoped_lock guard(names);
+        name_ = std::move(name);
+    }
+
+    const std::shared_ptr<StoreState> store;
+    const FrameNumber record;
+    const Levels levels;
+    const format::OwnerId owner;
+
+    std::atomic<std::uint64_t> root_bits = 0;
+    // Raised by every commit that takes away or changes a translation: what a Tlb compares.
+    std::atomic<std::uint64_t> generation = 1;
+    space::WriterLock writer;
+    // Held shared to read the ordered map of names, exclusively while a commit changes it.
+    mutable std::shared_mutex names;
+    pool::Offset annotations = 0;  // guarded by `names`
+
+  private:
+    std::string name_;
+};
+
+}  // namespace holdfast::detail

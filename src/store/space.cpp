@@ -1,0 +1,110 @@
+#include "holdfast/space.hpp"
+
+#include <fmt/format.h>
+
+#include "memory/reader_section.hpp"
+#include "space/space_access.hpp"
+#include "store/store_state.hpp"
+#include "store/transaction_state.hpp"
+
+namespace holdfast {
+
+using detail::TransactionState;
+
+namespace {
+
+Error error_of(const Fault& fault, const char* action, const std::string& space) {
+    const ErrorCode code = fault.kind == FaultKind::protection ? ErrorCode::permission_denied
+                           : fault.is_damage()                 ? ErrorCode::damaged
+                                                               : ErrorCode::not_mapped;
+    return {code, fmt::format("cannot {} in space \"{}\": {}", action, space, fault.to_string())};
+}
+
+}  // namespace
+
+Result<void> Space::map(Range range, Protection protection, const MapOptions& options) {
+    TransactionState transaction(state_->store);
+    if (auto done = transaction.map(state_, range, protection, options); !done) return done;
+    return transaction.commit();
+}
+
+Result<void> Space::map_shared(Range range, Protection protection, const Space& source,
+                               Range source_range, const MapOptions& options) {
+    TransactionState transaction(state_->store);
+    if (auto done =
+            transaction.map_shared(state_, range, protection, source.state_, source_range, options);
+        !done)
+        return done;
+    return transaction.commit();
+}
+
+Result<void> Space::unmap(Range range) {
+    TransactionState transaction(state_->store);
+    if (auto done = transaction.unmap(state_, range); !done) return done;
+    return transaction.commit();
+}
+
+Result<void> Space::protect(Range range, Protection protection) {
+    TransactionState transaction(state_->store);
+    if (auto done = transaction.protect(state_, range, protection); !done) return done;
+    return transaction.commit();
+}
+
+std::expected<Translation, Fault> Space::translate(VirtAddr address) const {
+    return space::translate(state_->store->memory, *state_, address);
+}
+
+std::expected<Translation, Fault> Space::translate(VirtAddr address, Protection access) const {
+    auto found = translate(address);
+    if (!found || found->protection.permits(access)) return found;
+    return std::unexpected(Fault{.kind = FaultKind::protection,
+                                 .address = address,
+                                 .level = 1,
+                                 .protection = found->protection});
+}
+
+Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) const {
+    const auto copied = space::read(state_->store->memory, *state_, address, destination);
+    if (copied.fault) return std::unexpected(error_of(*copied.fault, "read", name()));
+    return {};
+}
+
+Result<void> Space::write(VirtAddr address, std::span<const std::byte> source) {
+    while (!source.empty()) {
+        const auto copied = space::write(state_->store->memory, *state_, address, source);
+        source = source.subspan(copied.size_bytes);
+        address = address + copied.size_bytes;
+        if (!copied.fault) continue;
+        if (copied.fault->kind != FaultKind::demand_zero || !copied.fault->protection.writable())
+            return std::unexpected(error_of(*copied.fault, "write", name()));
+        // The first write to the page: it gets its frame, durably, and then the bytes.
+        TransactionState transaction(state_->store);
+        if (auto done = transaction.populate(state_, address); !done) return done;
+        if (auto done = transaction.commit(); !done) return done;
+    }
+    return {};
+}
+
+Result<void> Space::persist(Range range) {
+    const auto copied = space::flush(state_->store->memory, *state_, range.start, range.size_bytes);
+    state_->store->pool->drain();
+    if (copied.fault) return std::unexpected(error_of(*copied.fault, "persist", name()));
+    return {};
+}
+
+std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) const {
+    auto found = translate(page.page_floor());
+    if (!found) return std::unexpected(found.error());
+    return std::span(state_->store->memory.host(found->physical.frame()), kPageSize);
+}
+
+Result<std::vector<Mapping>> Space::maps() const {
+    return space::maps(state_->store->memory, *state_);
+}
+
+std::string Space::name() const { return state_->name(); }
+Levels Space::levels() const { return state_->levels; }
+PhysAddr Space::root() const { return PhysAddr::of(state_->root().entry.frame()); }
+SpaceInfo Space::info() const { return space::info(state_->store->memory, *state_); }
+
+}  // namespace holdfast

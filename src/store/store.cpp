@@ -1,0 +1,150 @@
+#include "holdfast/store.hpp"
+
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "recovery/verify.hpp"
+#include "space/space_access.hpp"
+#include "store/store_state.hpp"
+#include "store/transaction_state.hpp"
+
+namespace holdfast {
+
+using detail::StoreState;
+using detail::TransactionState;
+
+namespace {
+
+// A handle around the state, or the error.
+template <typename Handle, typename State>
+Result<Handle> handle_of(Result<State> state) {
+    if (!state) return std::unexpected(std::move(state.error()));
+    return Handle(std::move(*state));
+}
+
+}  // namespace
+
+Result<Store> Store::create(const std::string& path, const CreateOptions& options) {
+    return handle_of<Store>(StoreState::create(path, options));
+}
+
+Result<Store> Store::open(const std::string& path, const OpenOptions& options) {
+    return handle_of<Store>(StoreState::open(path, options));
+}
+
+Result<Space> Store::create_space(const std::string& name, const SpaceOptions& options) {
+    Transaction transaction = begin();
+    auto space = transaction.create_space(name, options);
+    if (!space) return space;
+    if (auto done = transaction.commit(); !done) return std::unexpected(done.error());
+    return space;
+}
+
+Result<Space> Store::open_space(const std::string& name) const {
+    return handle_of<Space>(state_->find_space(name));
+}
+
+Result<void> Store::rename_space(const std::string& from, const std::string& to) {
+    Transaction transaction = begin();
+    if (auto done = transaction.rename_space(from, to); !done) return done;
+    return transaction.commit();
+}
+
+Result<void> Store::remove_space(const std::string& name) {
+    Transaction transaction = begin();
+    if (auto done = transaction.remove_space(name); !done) return done;
+    return transaction.commit();
+}
+
+Result<std::vector<std::string>> Store::space_names() const {
+    const std::shared_lock lock(state_->directory_map);
+    std::vector<std::string> names;
+    state_->directory().visit("", [&](std::string_view name, std::string_view) {
+        names.emplace_back(name);
+        return true;
+    });
+    return names;
+}
+
+Transaction Store::begin() { return Transaction(std::make_unique<TransactionState>(state_)); }
+
+Result<void> Store::grow(std::uint64_t size_bytes) {
+    if (auto begun = state_->begin_changes(); !begun) return begun;
+    const StoreState::CommitLock lock(*state_);
+    return state_->memory.add_pool_region(size_bytes, state_->reserve_bytes());
+}
+
+Result<std::uint64_t> Store::release_limbo(std::uint64_t tables) { return state_->release(tables); }
+
+std::vector<RegionInfo> Store::regions() const {
+    std::vector<RegionInfo> regions;
+    for (const memory::Region& region : state_->memory.regions()) {
+        const format::RegionRecord& record = region.record();
+        RegionInfo info;
+        info.kind = static_cast<RegionKind>(record.kind);
+        std::memcpy(info.uuid.data(), record.uuid, info.uuid.size());
+        info.physical_base = PhysAddr::of(region.base());
+        info.size_bytes = region.frame_count() << kPageShift;
+        info.address = region.host(region.base());
+        info.file_offset = record.file_offset;
+        if (const auto place = state_->pool->locate(info.address, 1, nullptr))
+            info.file = place->file;
+        regions.push_back(std::move(info));
+    }
+    return regions;
+}
+
+Result<StoreInfo> Store::info() const {
+    StoreInfo info;
+    const format::Superblock& superblock = state_->memory.superblock();
+    std::memcpy(info.uuid.data(), superblock.uuid, info.uuid.size());
+    info.format_version = superblock.format_version;
+    info.boot_epoch = state_->boot_epoch();
+    info.regions = regions();
+    const VerifyReport counted = verify();
+    info.frames = {.total = counted.frames_total,
+                   .free = counted.frames_free,
+                   .limbo = counted.frames_limbo + counted.frames_building};
+    info.tables = counted.tables;
+    auto names = space_names();
+    if (!names) return std::unexpected(names.error());
+    for (const std::string& name : *names) {
+        auto space = open_space(name);
+        if (!space) return std::unexpected(space.error());
+        info.spaces.push_back(space->info());
+    }
+    return info;
+}
+
+VerifyReport Store::verify() const {
+    const StoreState::CommitLock lock(*state_);
+    const std::shared_lock directory_lock(state_->directory_map);
+    return recovery::verify(state_->memory, state_->directory(), state_->limbo);
+}
+
+const std::string& Store::path() const { return state_->pool->path(); }
+bool Store::is_pmem() const { return state_->pool->is_pmem(); }
+
+std::string to_string(const Uuid& uuid) {
+    std::string text;
+    for (std::size_t i = 0; i < uuid.size(); ++i) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+        text += fmt::format("{:02x}", uuid[i]);
+    }
+    return text;
+}
+
+const char* to_string(RegionKind kind) {
+    switch (kind) {
+        case RegionKind::pool:
+            return "pool";
+        case RegionKind::external:
+            return "external";
+        case RegionKind::volatile_memory:
+            return "volatile";
+    }
+    return "unknown";
+}
+
+}  // namespace holdfast

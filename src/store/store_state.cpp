@@ -1,0 +1,279 @@
+#include "store/store_state.hpp"
+
+#include <fmt/format.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "recovery/open_checks.hpp"
+#include "space/annotations.hpp"
+
+namespace holdfast::detail {
+
+using format::CheckedWord;
+using format::Superblock;
+
+namespace {
+
+bool is_on(PmemEmulation emulation) {
+    if (emulation != PmemEmulation::from_environment) return emulation == PmemEmulation::on;
+    const char* value = std::getenv("HOLDFAST_EMULATE_PMEM");
+    return value != nullptr && std::string_view(value) == "1";
+}
+
+Superblock& superblock_of(const pool::Pool& pool) {
+    return *reinterpret_cast<Superblock*>(pool.root());
+}
+
+}  // namespace
+
+StoreState::StoreState(std::unique_ptr<pool::Pool> opened)
+    : pool(std::move(opened)),
+      memory(*pool, superblock_of(*pool)),
+      allocator(memory),
+      build_log(memory, allocator),
+      limbo(memory),
+      services{memory, allocator, build_log, limbo,
+               [this](std::uint64_t frames) { return make_room(frames); }} {
+    limbo.on_space([this](FrameNumber record) { return release_space_step(record); });
+}
+
+Result<std::shared_ptr<StoreState>> StoreState::create(const std::string& path,
+                                                       const CreateOptions& options) {
+    const bool existed = access(path.c_str(), F_OK) == 0;
+    auto pool = pool::Pool::create(path, options.size_bytes, options.file_mode,
+                                   is_on(options.emulation), format::kLayout, sizeof(Superblock));
+    if (!pool) return std::unexpected(pool.error());
+    auto state = std::make_shared<StoreState>(std::move(*pool));
+    if (auto done = state->make_superblock(options.size_bytes); !done) {
+        state.reset();
+        if (!existed) unlink(path.c_str());
+        return std::unexpected(done.error());
+    }
+    return state;
+}
+
+std::uint64_t StoreState::reserve_bytes() const {
+    // What libpmemobj's own objects (directory, names, long logs) may need beside the frames.
+    const std::uint64_t size = memory.superblock().pool_size_bytes;
+    return std::clamp<std::uint64_t>(size / 32, std::uint64_t{512} << 10, std::uint64_t{64} << 20);
+}
+
+Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
+    Superblock& superblock = memory.superblock();
+    Superblock fresh{};
+    fresh.format_version = format::kFormatVersion;
+    fresh.pool_size_bytes = size_bytes;
+    if (getrandom(fresh.uuid, sizeof fresh.uuid, 0) != sizeof fresh.uuid)
+        return fail(ErrorCode::io, "the system gave no random bytes for the store's UUID");
+    fresh.boot_epoch = CheckedWord::encode(0, format::kSeedBootEpoch);
+    fresh.limbo_head = CheckedWord::encode(0, format::kSeedLimboHead);
+    fresh.next_owner = CheckedWord::encode(0, format::kSeedNextOwner);
+    fresh.region_count = CheckedWord::encode(0, format::kSeedRegionCount);
+    fresh.next_base = CheckedWord::encode(0, format::kSeedNextBase);
+    for (unsigned slot = 0; slot < format::kBuildSlots; ++slot)
+        fresh.build_slots[slot] = memory::BuildLog::empty_slot_word(slot);
+    pool::WriteSet none;
+    // Without the magic: a crash from here on leaves a store whose making was interrupted.
+    auto done = pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        fresh.directory_offset = pool::OrderedMap::create(scope);
+        scope.write(&superblock, std::as_bytes(std::span(&fresh, 1)));
+        return {};
+    });
+    if (!done) return done;
+    // An object has at most 15.99 GiB: a large pool gets several regions.
+    const std::uint64_t reserve = reserve_bytes();
+    for (;;) {
+        auto added = memory.add_pool_region(~std::uint64_t{0} >> 1, reserve);
+        if (!added && memory.regions().empty()) return added;
+        if (!added) break;
+        if (size_bytes != 0 && size_bytes < (std::uint64_t{8} << 30)) break;
+    }
+    fresh.magic = format::kMagic;
+    fresh.checksum = fresh.computed_checksum();
+    // Commit point of `create`: magic and checksum.
+    return pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        scope.write(&superblock,
+                    std::as_bytes(std::span(&fresh, 1)).first(offsetof(Superblock, boot_epoch)));
+        return {};
+    });
+}
+
+Result<std::shared_ptr<StoreState>> StoreState::open(const std::string& path,
+                                                     const OpenOptions& options) {
+    // The order of opening: libpmemobj replays its logs; the superblock; the regions. Nothing here
+    // may depend on what is mapped, free, or in limbo.
+    auto pool =
+        pool::Pool::open(path, is_on(options.emulation), format::kLayout, sizeof(Superblock));
+    if (!pool) return std::unexpected(pool.error());
+    if (auto fine = recovery::check_superblock(superblock_of(**pool), path); !fine)
+        return std::unexpected(fine.error());
+    auto state = std::make_shared<StoreState>(std::move(*pool));
+    if (auto done = state->memory.attach(); !done) return std::unexpected(done.error());
+    return state;
+}
+
+std::uint64_t StoreState::boot_epoch() const {
+    return CheckedWord::decode(pool::load_word(&memory.superblock().boot_epoch),
+                               format::kSeedBootEpoch)
+        .value_or(0);
+}
+
+Result<void> StoreState::begin_changes() {
+    if (changes_begun_.load(std::memory_order_acquire)) [[likely]]
+        return {};
+    const CommitLock lock(*this);
+    if (changes_begun_.load(std::memory_order_relaxed)) return {};
+    pool::WriteSet writes;
+    writes.store(&memory.superblock().boot_epoch,
+                 CheckedWord::encode(boot_epoch() + 1, format::kSeedBootEpoch),
+                 pool::WordClass::undo);
+    if (auto done = pool->commit(writes); !done) return done;
+    if (auto done = build_log.find_interrupted(); !done) return done;
+    // The table whose release may have been interrupted is finished before any frame is given out.
+    if (!limbo.seems_empty())
+        if (auto done = limbo.release_one(services); !done) return std::unexpected(done.error());
+    changes_begun_.store(true, std::memory_order_release);
+    return {};
+}
+
+void StoreState::release_some() {
+    if (build_log.has_interrupted()) {
+        build_log.release_interrupted(512);
+        return;
+    }
+    // A grace period costs more than a table: wait until a few can share it.
+    const std::uint64_t waiting = limbo.waiting_for_readers();
+    if (limbo.seems_empty() || (waiting != 0 && waiting < 32)) return;
+    const CommitLock lock(*this);
+    // What fails here will fail again, and be reported, when somebody needs the frames.
+    (void)limbo.release_one(services);
+}
+
+Result<std::uint64_t> StoreState::release(std::uint64_t tables) {
+    if (auto begun = begin_changes(); !begun) return std::unexpected(begun.error());
+    while (build_log.release_interrupted(1 << 20) != 0) {
+    }
+    std::uint64_t released = 0;
+    for (; released < tables; ++released) {
+        const CommitLock lock(*this);
+        auto one = limbo.release_one(services);
+        if (!one) return std::unexpected(one.error());
+        if (!*one) break;
+    }
+    allocator.collect_retired();
+    return released;
+}
+
+// Frames have run out: what waits for readers, what is in limbo, and what the pool has left.
+bool StoreState::make_room(std::uint64_t frames) {
+    if (allocator.collect_retired()) return true;
+    if (build_log.has_interrupted()) {
+        build_log.release_interrupted(std::max<std::uint64_t>(frames, 4096));
+        return true;
+    }
+    const bool already_locked = commit_holder_.load() == std::this_thread::get_id();
+    if (!already_locked && !limbo.seems_empty()) {
+        const CommitLock lock(*this);
+        bool any = false;
+        for (std::uint64_t freed = 0; freed < frames + 512; freed += 256) {
+            auto one = limbo.release_one(services);
+            if (!one || !*one) break;
+            any = true;
+        }
+        if (any) return true;
+    }
+    return memory
+        .add_pool_region(std::max(frames * (kPageSize + 64), std::uint64_t{64} << 20),
+                         reserve_bytes())
+        .has_value();
+}
+
+const format::SpaceRecord* StoreState::space_record(FrameNumber frame) const {
+    const auto metadata = memory.valid_metadata(frame);
+    if (!metadata || metadata->kind != format::FrameKind::space_record) return nullptr;
+    const auto* const record = reinterpret_cast<const format::SpaceRecord*>(memory.host(frame));
+    if (record->magic != format::kSpaceMagic || record->checksum != record->computed_checksum() ||
+        record->owner != metadata->owner || record->levels < 3 || record->levels > 5)
+        return nullptr;
+    return record;
+}
+
+Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& name) {
+    const std::shared_lock lock(directory_map);
+    const auto value = directory().get(name);
+    if (!value)
+        return fail(ErrorCode::not_found,
+                    fmt::format("{}: no space named \"{}\"; `space list` shows the names",
+                                pool->path(), name));
+    std::uint64_t frame = 0;
+    if (value->size() == sizeof frame) std::memcpy(&frame, value->data(), sizeof frame);
+    const format::SpaceRecord* const record = space_record(FrameNumber(frame));
+    if (record == nullptr || record->name_view() != name)
+        return fail(
+            ErrorCode::damaged,
+            fmt::format("{}: the record of space \"{}\" (frame {:#x}) fails its checks; run "
+                        "`verify`",
+                        pool->path(), name, frame));
+    const table::Root root{table::Entry(pool::load_word(&record->root)),
+                           static_cast<Levels>(record->levels), record->owner};
+    if (!table::check_root(memory, root))
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the root of space \"{}\" fails its checks; run `verify`",
+                                pool->path(), name));
+    return shared_space(FrameNumber(frame), *record);
+}
+
+std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
+                                                     const format::SpaceRecord& record) {
+    const std::scoped_lock lock(spaces_mutex_);
+    std::weak_ptr<SpaceState>& known = spaces_[frame.value()];
+    if (auto space = known.lock()) return space;
+    auto space =
+        std::make_shared<SpaceState>(shared_from_this(), frame, static_cast<Levels>(record.levels),
+                                     record.owner, std::string(record.name_view()));
+    space->root_bits = record.root;
+    space->annotations = record.annotations_offset;
+    known = space;
+    return space;
+}
+
+void StoreState::remember_space(const std::shared_ptr<SpaceState>& space) {
+    const std::scoped_lock lock(spaces_mutex_);
+    spaces_[space->record.value()] = space;
+}
+
+void StoreState::forget_space(FrameNumber record) {
+    const std::scoped_lock lock(spaces_mutex_);
+    spaces_.erase(record.value());
+}
+
+Result<bool> StoreState::release_space_step(FrameNumber frame) {
+    format::SpaceRecord* const record = reinterpret_cast<format::SpaceRecord*>(memory.host(frame));
+    if (space_record(frame) == nullptr)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the record of a removed space (frame {:#x}) fails its checks; "
+                                "run `verify`",
+                                pool->path(), frame.value()));
+    if (record->annotations_offset == 0) return true;
+    pool::WriteSet none;
+    const auto done = pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        const pool::Offset object = record->annotations_offset;
+        if (!space::Annotations::erase_some(*pool, scope, object, 32)) return {};
+        pool::OrderedMap(*pool, object).destroy(scope);
+        format::SpaceRecord changed = *record;
+        changed.annotations_offset = 0;
+        changed.checksum = changed.computed_checksum();
+        scope.write(
+            record,
+            std::as_bytes(std::span(&changed, 1)).first(offsetof(format::SpaceRecord, root)));
+        return {};
+    });
+    if (!done) return std::unexpected(done.error());
+    return false;
+}
+
+}  // namespace holdfast::detail

@@ -1,0 +1,101 @@
+// An open store: its rooms, put together in the order in which they are opened.
+//
+// Locks, in the order in which they are taken: the directory's writer lock and the spaces' writer
+// locks (by transactions, see TransactionState::join); the commit lock; the shared mutexes over the
+// ordered maps; the allocator's. Readers take none of the first two.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <thread>
+#include <unordered_map>
+
+#include "holdfast/store.hpp"
+#include "memory/build_log.hpp"
+#include "memory/frame_allocator.hpp"
+#include "memory/physical_memory.hpp"
+#include "pool/pool.hpp"
+#include "space/space_state.hpp"
+#include "space/writer_lock.hpp"
+#include "table/edit_session.hpp"
+#include "table/limbo_stack.hpp"
+
+namespace holdfast::detail {
+
+class StoreState : public std::enable_shared_from_this<StoreState> {
+  public:
+    static Result<std::shared_ptr<StoreState>> create(const std::string& path,
+                                                      const CreateOptions& options);
+    static Result<std::shared_ptr<StoreState>> open(const std::string& path,
+                                                    const OpenOptions& options);
+
+    // To be called before the first change after opening, any number of times: raises the boot
+    // epoch, and takes up what an earlier process was in the middle of.
+    Result<void> begin_changes();
+    // To be called after a commit: does one step of what is left in limbo.
+    void release_some();
+    Result<std::uint64_t> release(std::uint64_t tables);
+
+    Result<std::shared_ptr<SpaceState>> find_space(const std::string& name);
+    // The state that all handles of this record share.
+    std::shared_ptr<SpaceState> shared_space(FrameNumber record,
+                                             const format::SpaceRecord& on_medium);
+    void remember_space(const std::shared_ptr<SpaceState>& space);
+    void forget_space(FrameNumber record);
+    // Nothing if the record fails its checks.
+    const format::SpaceRecord* space_record(FrameNumber frame) const;
+
+    std::uint64_t boot_epoch() const;
+    pool::OrderedMap directory() const { return {*pool, memory.superblock().directory_offset}; }
+
+    std::unique_ptr<pool::Pool> pool;
+    memory::PhysicalMemory memory;
+    memory::FrameAllocator allocator;
+    memory::BuildLog build_log;
+    table::LimboStack limbo;
+    table::EditSession::Services services;
+
+    space::WriterLock directory_writer;
+    mutable std::shared_mutex directory_map;  // over directory()
+
+    // Held while limbo changes, and by `verify`.
+    class CommitLock {
+      public:
+        explicit CommitLock(StoreState& state) : state_(state) {
+            state_.commit_mutex_.lock();
+            state_.commit_holder_ = std::this_thread::get_id();
+        }
+        ~CommitLock() {
+            state_.commit_holder_ = std::thread::id();
+            state_.commit_mutex_.unlock();
+        }
+        CommitLock(const CommitLock&) = delete;
+        CommitLock& operator=(const CommitLock&) = delete;
+
+      private:
+        StoreState& state_;
+    };
+
+    explicit StoreState(std::unique_ptr<pool::Pool> opened);
+
+  private:
+    Result<void> make_superblock(std::uint64_t size_bytes);
+    bool make_room(std::uint64_t frames);
+    std::uint64_t reserve_bytes() const;
+    Result<bool> release_space_step(FrameNumber record);
+
+    std::mutex commit_mutex_;
+    std::atomic<std::thread::id> commit_holder_;
+    std::atomic<bool> changes_begun_ = false;
+    std::mutex spaces_mutex_;
+    std::unordered_map<std::uint64_t, std::weak_ptr<SpaceState>> spaces_;
+
+    friend class CommitLock;
+    friend class holdfast::Store;
+};
+
+}  // namespace holdfast::detail

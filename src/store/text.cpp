@@ -1,0 +1,114 @@
+// The words of the public types.
+#include <fmt/format.h>
+
+#include "holdfast/error.hpp"
+#include "holdfast/fault.hpp"
+#include "holdfast/types.hpp"
+
+namespace holdfast {
+
+std::optional<Protection> Protection::parse(const std::string& letters) {
+    std::uint8_t mask = 0;
+    for (const char letter : letters) {
+        switch (letter) {
+            case 'r':
+                mask |= kRead;
+                break;
+            case 'w':
+                mask |= kWrite;
+                break;
+            case 'x':
+                mask |= kExecute;
+                break;
+            case 'u':
+                mask |= kUser;
+                break;
+            case '-':
+                break;
+            default:
+                return std::nullopt;
+        }
+    }
+    return Protection(mask);
+}
+
+std::string Protection::to_string() const {
+    std::string text = "----";
+    if (readable()) text[0] = 'r';
+    if (writable()) text[1] = 'w';
+    if (executable()) text[2] = 'x';
+    if (user()) text[3] = 'u';
+    return text;
+}
+
+const char* to_string(ErrorCode code) {
+    switch (code) {
+        case ErrorCode::invalid_argument:
+            return "invalid_argument";
+        case ErrorCode::already_exists:
+            return "already_exists";
+        case ErrorCode::not_found:
+            return "not_found";
+        case ErrorCode::overlap:
+            return "overlap";
+        case ErrorCode::not_mapped:
+            return "not_mapped";
+        case ErrorCode::permission_denied:
+            return "permission_denied";
+        case ErrorCode::no_space:
+            return "no_space";
+        case ErrorCode::busy:
+            return "busy";
+        case ErrorCode::not_a_pool:
+            return "not_a_pool";
+        case ErrorCode::unsupported:
+            return "unsupported";
+        case ErrorCode::damaged:
+            return "damaged";
+        case ErrorCode::stale:
+            return "stale";
+        case ErrorCode::io:
+            return "io";
+    }
+    return "unknown";
+}
+
+const char* to_string(FaultKind kind) {
+    switch (kind) {
+        case FaultKind::non_canonical:
+            return "non_canonical";
+        case FaultKind::not_mapped:
+            return "not_mapped";
+        case FaultKind::demand_zero:
+            return "demand_zero";
+        case FaultKind::guard:
+            return "guard";
+        case FaultKind::protection:
+            return "protection";
+        case FaultKind::swapped:
+            return "swapped";
+        case FaultKind::file_backed:
+            return "file_backed";
+        case FaultKind::damaged_entry:
+            return "damaged_entry";
+        case FaultKind::stale_entry:
+            return "stale_entry";
+        case FaultKind::wrong_table:
+            return "wrong_table";
+        case FaultKind::damaged_metadata:
+            return "damaged_metadata";
+        case FaultKind::no_region:
+            return "no_region";
+    }
+    return "unknown";
+}
+
+std::string Fault::to_string() const {
+    std::string text = fmt::format("{} at {:#x}", holdfast::to_string(kind), address.bits());
+    if (level != 0) text += fmt::format(", level {}", level);
+    if (kind == FaultKind::protection) text += fmt::format(", mapped {}", protection.to_string());
+    if (entry != 0) text += fmt::format(", entry {:#018x}", entry);
+    return text;
+}
+
+}  // namespace holdfast

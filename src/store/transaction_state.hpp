@@ -1,0 +1,82 @@
+// A transaction under way: its session on the tables, and what it does to names.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "holdfast/transaction.hpp"
+#include "space/annotations.hpp"
+#include "store/store_state.hpp"
+#include "table/edit_session.hpp"
+#include "table/table_editor.hpp"
+
+namespace holdfast::detail {
+
+class TransactionState {
+  public:
+    explicit TransactionState(std::shared_ptr<StoreState> store);
+    ~TransactionState() { abort(); }
+    TransactionState(const TransactionState&) = delete;
+    TransactionState& operator=(const TransactionState&) = delete;
+
+    Result<std::shared_ptr<SpaceState>> create_space(const std::string& name,
+                                                     const SpaceOptions& options);
+    Result<void> rename_space(const std::string& from, const std::string& to);
+    Result<void> remove_space(const std::string& name);
+
+    Result<void> map(const std::shared_ptr<SpaceState>& space, Range range, Protection protection,
+                     const MapOptions& options);
+    Result<void> map_shared(const std::shared_ptr<SpaceState>& space, Range range,
+                            Protection protection, const std::shared_ptr<SpaceState>& source,
+                            Range source_range, const MapOptions& options);
+    Result<void> unmap(const std::shared_ptr<SpaceState>& space, Range range);
+    Result<void> protect(const std::shared_ptr<SpaceState>& space, Range range,
+                         Protection protection);
+    Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address);
+    Result<void> fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
+                      std::span<const std::byte> source);
+    std::expected<Translation, Fault> translate(const std::shared_ptr<SpaceState>& space,
+                                                VirtAddr address);
+
+    Result<void> commit();
+    void abort();
+
+  private:
+    // A space that this transaction holds.
+    struct Joined {
+        std::shared_ptr<SpaceState> space;
+        table::Root root;
+        space::Annotations annotations;
+        bool created = false, removed = false;
+        bool changes_translations = false;  // unmap, protect, remove: Tlbs must look again
+        std::optional<std::string> new_name;
+    };
+
+    Result<Joined*> join(const std::shared_ptr<SpaceState>& space);
+    Result<void> join_directory();
+    Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
+    Result<std::shared_ptr<SpaceState>> named(const std::string& name);
+    Result<format::OwnerId> next_owner();
+    Result<void> check(const Joined& joined, const char* action, Range range,
+                       std::optional<Protection> protection, table::PageRange& pages) const;
+    Result<void> check_unmapped(table::TableEditor& editor, const Joined& joined,
+                                table::PageRange pages) const;
+    Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
+    Result<void> apply_names(pool::TransactionScope& scope);
+    bool has_names() const;
+    // Keeps the error of a call that has left a part of itself in the session.
+    Result<void> spoiled_by(Result<void> outcome);
+    void let_go();
+
+    std::shared_ptr<StoreState> store_;
+    table::EditSession session_;
+    std::vector<std::unique_ptr<Joined>> joined_;
+    bool holds_directory_ = false;
+    std::map<std::string, std::optional<FrameNumber>> names_;  // nothing = erased
+    std::optional<Error> spoiled_;
+};
+
+}  // namespace holdfast::detail

@@ -1,0 +1,194 @@
+#include "table/edit_session.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "table/limbo_stack.hpp"
+
+namespace holdfast::table {
+
+using format::FrameKind;
+using format::FrameMetadata;
+
+void EditSession::store_entry(FrameNumber table, unsigned slot, Entry entry) {
+    std::uint64_t* const word = memory().table(table) + slot;
+    if (is_fresh(table))
+        pool::store_word(word, entry.bits(), std::memory_order_relaxed);
+    else
+        writes_.store(word, entry.bits(), pool::WordClass::publish);
+}
+
+void EditSession::flush_entries(FrameNumber table, unsigned first_slot, unsigned end_slot) const {
+    memory().pool().flush(memory().table(table) + first_slot,
+                          (end_slot - first_slot) * sizeof(std::uint64_t));
+}
+
+std::optional<FrameMetadata> EditSession::metadata(FrameNumber frame) const {
+    const memory::MetadataWords words = memory().metadata(frame);
+    if (!words) return std::nullopt;
+    const std::uint64_t word0 = load(words.word0), word1 = load(words.word1());
+    if (!FrameMetadata::is_valid(frame, word0, word1)) return std::nullopt;
+    return FrameMetadata::decode(word0, word1);
+}
+
+Result<void> EditSession::reserve(std::uint64_t count) {
+    if (!build_) {
+        auto build = services_.build_log.acquire();
+        if (!build) return std::unexpected(build.error());
+        build_ = std::move(*build);
+    }
+    for (;;) {
+        auto done = services_.build_log.reserve(*build_, count);
+        if (done || done.error().code != ErrorCode::no_space || !services_.on_shortage(count))
+            return done;
+    }
+}
+
+Result<FrameNumber> EditSession::next_frame(bool* from_build) {
+    *from_build = false;
+    // So many frames one by one that a log of them would grow: reserve some at a time.
+    if ((!build_ || build_->unused.empty()) && singles_.size() >= 2 * kFewFrames)
+        (void)reserve(16 * kFewFrames);  // if there are not as many, one may still be had
+    if (build_ && !build_->unused.empty()) {
+        memory::Extent& extent = build_->unused.front();
+        const FrameNumber frame = extent.first;
+        extent = {frame + 1, extent.count - 1};
+        if (extent.count == 0) build_->unused.erase(build_->unused.begin());
+        *from_build = true;
+        return frame;
+    }
+    for (;;) {
+        auto frame = services_.allocator.allocate_one();
+        if (frame) {
+            singles_.push_back(*frame);
+            return frame;
+        }
+        if (frame.error().code != ErrorCode::no_space || !services_.on_shortage(1)) return frame;
+    }
+}
+
+Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_t index) {
+    bool from_build = false;
+    auto frame = next_frame(&from_build);
+    if (!frame) return std::unexpected(frame.error());
+    const memory::MetadataWords words = memory().metadata(*frame);
+    const auto generation =
+        static_cast<std::uint16_t>(FrameMetadata::generation_of(load(words.word0)) + 1);
+    const FrameMetadata metadata{
+        .kind = kind, .references = 1, .generation = generation, .owner = owner, .index = index};
+    if (from_build) {
+        // In place: until the commit clears the build slot, a crash frees this frame whatever its
+        // metadata says, torn or whole.
+        pool::store_word(words.word1(), metadata.word1(), std::memory_order_relaxed);
+        pool::store_word(words.word0, metadata.word0(*frame), std::memory_order_relaxed);
+        memory().pool().flush(words.word0, format::kFrameMetadataBytes);
+    } else {
+        store_undo(words.word0, metadata.word0(*frame));
+        store_undo(words.word1(), metadata.word1());
+    }
+    return TakenFrame{*frame, generation};
+}
+
+Result<TakenFrame> EditSession::take_table(const TablePosition& position) {
+    auto taken = take(format::table_kind(position.level), position.owner, position.index);
+    if (!taken) return taken;
+    memory().pool().fill(memory().host(taken->frame), 0, kPageSize);
+    taken_.push_back(taken->frame);
+    return taken;
+}
+
+bool EditSession::is_fresh(FrameNumber frame) const {
+    if (std::find(singles_.begin(), singles_.end(), frame) != singles_.end()) return true;
+    return build_ &&
+           std::any_of(build_->reserved.begin(), build_->reserved.end(),
+                       [&](const memory::Extent& extent) { return extent.contains(frame); });
+}
+
+Result<void> EditSession::release(FrameNumber frame) {
+    auto metadata = this->metadata(frame);
+    if (!metadata)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
+                                memory().pool().path(), frame.value()));
+    const memory::MetadataWords words = memory().metadata(frame);
+    if (metadata->references > 1) {
+        --metadata->references;
+        store_undo(words.word0, metadata->word0(frame));
+        return {};
+    }
+    if (auto done = services_.allocator.prepare_release(frame); !done) return done;
+    store_undo(words.word0, FrameMetadata::free_word0(frame, metadata->generation));
+    released_.push_back(frame);
+    return {};
+}
+
+Result<void> EditSession::add_references(FrameNumber frame, std::uint64_t count) {
+    auto metadata = this->metadata(frame);
+    if (!metadata)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
+                                memory().pool().path(), frame.value()));
+    if (metadata->references + count > FrameMetadata::kReferencesMax)
+        return fail(ErrorCode::no_space,
+                    fmt::format("{}: frame {:#x} is mapped {} times, and more than {} are not "
+                                "possible",
+                                memory().pool().path(), frame.value(), metadata->references,
+                                FrameMetadata::kReferencesMax));
+    metadata->references += static_cast<std::uint32_t>(count);
+    metadata->kind = FrameKind::shared_data;
+    store_undo(memory().metadata(frame).word0, metadata->word0(frame));
+    return {};
+}
+
+void EditSession::detach(format::LimboKind kind, const TablePosition& position,
+                         const TakenFrame& frame) {
+    format::LimboRecord record{};
+    record.entry =
+        Entry::table(frame.frame, position.level + 1, format::kRootSlot, frame.generation).bits();
+    record.owner = position.owner;
+    record.kind = kind;
+    record.level = static_cast<std::uint8_t>(position.level);
+    record.index = position.index;
+    record.checksum = record.computed_checksum();
+    detached_.push_back(record);
+}
+
+Result<void> EditSession::commit(const pool::Pool::Body& body) {
+    for (const format::LimboRecord& record : detached_)
+        if (auto done = services_.limbo.push(*this, record); !done) return done;
+    if (build_)
+        store_undo(services_.build_log.slot_word(*build_),
+                   memory::BuildLog::empty_slot_word(build_->slot));
+    // Commit point: in here. What was flushed above is drained before it by libpmemobj's own
+    // fence; a crash before it leaves the write set's words as they were and the build slot
+    // occupied, a crash after it the new words and an empty slot.
+    if (auto done = memory().pool().commit(writes_, body); !done) return done;
+
+    for (const FrameNumber table : taken_) memory().window_of(table)->set_validated(table, true);
+    services_.limbo.pushed(detached_.size());
+    for (const FrameNumber frame : released_) {
+        memory().window_of(frame)->set_validated(frame, false);
+        services_.allocator.retire({frame, 1});
+    }
+    if (build_) services_.build_log.finish(*build_);
+    end();
+    return {};
+}
+
+void EditSession::abort() {
+    if (build_) services_.build_log.abandon(*build_);
+    for (const FrameNumber frame : singles_) services_.allocator.give_back({frame, 1});
+    end();
+}
+
+void EditSession::end() {
+    writes_.clear();
+    build_.reset();
+    singles_.clear();
+    taken_.clear();
+    released_.clear();
+    detached_.clear();
+}
+
+}  // namespace holdfast::table

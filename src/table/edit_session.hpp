@@ -1,0 +1,105 @@
+// What one transaction does to frames and words, until it commits: its write set, the frames it has
+// taken, released and detached. Knows neither virtual ranges nor spaces; TableEditor does.
+//
+// A frame that was taken in this session is *fresh*: nothing on the medium points to it, so its
+// content is written in place and only flushed. How its metadata becomes durable depends:
+//   - a few frames: through the undo log of the commit, 16 bytes a frame;
+//   - more: the frames come from a Build, whose record makes everything in them void until the
+//     commit clears it. So a range operation logs no pages, and its fences do not grow.
+//
+// Not thread-safe.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
+#include "format/limbo.hpp"
+#include "memory/build_log.hpp"
+#include "memory/frame_allocator.hpp"
+#include "memory/physical_memory.hpp"
+#include "pool/pool.hpp"
+#include "table/walk.hpp"
+
+namespace holdfast::table {
+
+struct TakenFrame {
+    FrameNumber frame;
+    std::uint16_t generation = 0;
+};
+
+class LimboStack;
+
+class EditSession {
+  public:
+    // What the sessions of one store share. `on_shortage` tries to free frames and says whether
+    // another attempt makes sense.
+    struct Services {
+        memory::PhysicalMemory& memory;
+        memory::FrameAllocator& allocator;
+        memory::BuildLog& build_log;
+        LimboStack& limbo;
+        std::function<bool(std::uint64_t frames)> on_shortage;
+    };
+
+    explicit EditSession(Services& services) : services_(services) {}
+    EditSession(const EditSession&) = delete;
+    EditSession& operator=(const EditSession&) = delete;
+    ~EditSession() { abort(); }
+
+    memory::PhysicalMemory& memory() const { return services_.memory; }
+
+    // --- words ---
+    std::uint64_t load(const std::uint64_t* word) const { return writes_.load(word); }
+    Entry load_entry(FrameNumber table, unsigned slot) const {
+        return Entry(load(memory().table(table) + slot));
+    }
+    // In place if the table is fresh (the caller flushes), otherwise published by the commit.
+    void store_entry(FrameNumber table, unsigned slot, Entry entry);
+    void store_undo(std::uint64_t* word, std::uint64_t value) {
+        writes_.store(word, value, pool::WordClass::undo);
+    }
+    void flush_entries(FrameNumber table, unsigned first_slot, unsigned end_slot) const;
+    std::optional<format::FrameMetadata> metadata(FrameNumber frame) const;
+
+    // --- frames ---
+    // Makes sure that the next `count` frames need no undo log. Worth it from kFewFrames on.
+    Result<void> reserve(std::uint64_t count);
+    static constexpr std::uint64_t kFewFrames = 16;
+    // Takes a frame into use with this kind, owner and index (and one reference); its generation
+    // is raised. Its content is what it was.
+    Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index);
+    // An empty table for this position.
+    Result<TakenFrame> take_table(const TablePosition& position);
+    bool is_fresh(FrameNumber frame) const;
+    // Drops one reference; with the last one the frame is free after commit and grace period.
+    Result<void> release(FrameNumber frame);
+    Result<void> add_references(FrameNumber frame, std::uint64_t count);
+
+    // --- limbo ---
+    // What the table (or space record) holds is released some time after the commit.
+    void detach(format::LimboKind kind, const TablePosition& position, const TakenFrame& frame);
+
+    // --- the end ---
+    // Makes everything durable in one libpmemobj transaction, in which `body` runs as well.
+    // `exclusive` must be held if has_detached().
+    Result<void> commit(const pool::Pool::Body& body);
+    bool has_detached() const { return !detached_.empty(); }
+    void abort();
+    bool is_idle() const { return writes_.empty() && taken_.empty() && !build_; }
+
+  private:
+    Result<FrameNumber> next_frame(bool* from_build);
+    void end();
+
+    Services& services_;
+    pool::WriteSet writes_;
+    std::optional<memory::Build> build_;
+    std::vector<FrameNumber> singles_;   // taken through the undo log
+    std::vector<FrameNumber> taken_;     // tables among what was taken, to remember as validated
+    std::vector<FrameNumber> released_;  // free after the commit
+    std::vector<format::LimboRecord> detached_;
+};
+
+}  // namespace holdfast::table

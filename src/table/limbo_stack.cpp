@@ -1,0 +1,221 @@
+#include "table/limbo_stack.hpp"
+
+#include <fmt/format.h>
+
+#include "memory/reader_section.hpp"
+
+namespace holdfast::table {
+
+using format::CheckedWord;
+using format::FrameKind;
+using format::FrameMetadata;
+using format::LimboKind;
+using format::LimboPage;
+using format::LimboRecord;
+
+namespace {
+
+Error damaged(const memory::PhysicalMemory& memory, const std::string& what) {
+    return {ErrorCode::damaged,
+            fmt::format("{}: limbo: {} fails its check; run `verify`", memory.pool().path(), what)};
+}
+
+LimboPage* page_at(const memory::PhysicalMemory& memory, FrameNumber frame) {
+    return reinterpret_cast<LimboPage*>(memory.host(frame));
+}
+
+}  // namespace
+
+bool LimboStack::seems_empty() const {
+    const auto head = CheckedWord::decode(pool::load_word(&memory_.superblock().limbo_head),
+                                          format::kSeedLimboHead);
+    return head && *head == 0;
+}
+
+Result<void> LimboStack::push(EditSession& session, const LimboRecord& record) {
+    std::uint64_t* const head_word = &memory_.superblock().limbo_head;
+    const auto head = CheckedWord::decode(session.load(head_word), format::kSeedLimboHead);
+    if (!head) return std::unexpected(damaged(memory_, "the head"));
+    if (*head != 0) {
+        if (memory_.region_of(FrameNumber(*head)) == nullptr)
+            return std::unexpected(damaged(memory_, "the head's frame number"));
+        LimboPage* const page = page_at(memory_, FrameNumber(*head));
+        const auto count = CheckedWord::decode(session.load(&page->count), format::kSeedLimboCount);
+        if (!count || *count > format::kLimboRecordsPerPage)
+            return std::unexpected(damaged(memory_, "the count of a page"));
+        if (*count < format::kLimboRecordsPerPage) {
+            // Behind the count nobody reads: in place, and a crash before the commit leaves a
+            // record that does not exist.
+            page->records[*count] = record;
+            memory_.pool().flush(&page->records[*count], sizeof record);
+            session.store_undo(&page->count,
+                               CheckedWord::encode(*count + 1, format::kSeedLimboCount));
+            return {};
+        }
+    }
+    auto taken = session.take(FrameKind::limbo_page, 0, 0);
+    if (!taken) return std::unexpected(taken.error());
+    LimboPage* const page = page_at(memory_, taken->frame);
+    page->next = CheckedWord::encode(*head, format::kSeedLimboNext);
+    page->count = CheckedWord::encode(1, format::kSeedLimboCount);
+    page->records[0] = record;
+    memory_.pool().flush(page, offsetof(LimboPage, records) + sizeof record);
+    session.store_undo(head_word,
+                       CheckedWord::encode(taken->frame.value(), format::kSeedLimboHead));
+    return {};
+}
+
+Result<LimboPage*> LimboStack::top_page() const {
+    const auto head = CheckedWord::decode(memory_.superblock().limbo_head, format::kSeedLimboHead);
+    if (!head) return std::unexpected(damaged(memory_, "the head"));
+    if (*head == 0) return nullptr;
+    const auto metadata = memory_.valid_metadata(FrameNumber(*head));
+    if (!metadata || metadata->kind != FrameKind::limbo_page)
+        return std::unexpected(damaged(memory_, "the first page's metadata"));
+    LimboPage* const page = page_at(memory_, FrameNumber(*head));
+    const auto count = CheckedWord::decode(page->count, format::kSeedLimboCount);
+    if (!count || *count == 0 || *count > format::kLimboRecordsPerPage)
+        return std::unexpected(damaged(memory_, "the count of a page"));
+    return page;
+}
+
+Result<void> LimboStack::pop(EditSession& session, LimboPage* page) {
+    const std::uint64_t count = *CheckedWord::decode(page->count, format::kSeedLimboCount);
+    if (count > 1) {
+        session.store_undo(&page->count, CheckedWord::encode(count - 1, format::kSeedLimboCount));
+        return {};
+    }
+    const auto next = CheckedWord::decode(page->next, format::kSeedLimboNext);
+    if (!next) return std::unexpected(damaged(memory_, "a link between pages"));
+    std::uint64_t* const head_word = &memory_.superblock().limbo_head;
+    const FrameNumber frame(*CheckedWord::decode(*head_word, format::kSeedLimboHead));
+    session.store_undo(head_word, CheckedWord::encode(*next, format::kSeedLimboHead));
+    return session.release(frame);
+}
+
+Result<void> LimboStack::release_leaf_frames(EditSession& session, FrameNumber table,
+                                             const TablePosition& position,
+                                             std::vector<FrameNumber>& freed,
+                                             EditSession::Services& services) {
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const Entry entry = session.load_entry(table, slot);
+        if (!entry.is_present()) continue;
+        const FrameNumber frame = entry.frame();
+        auto metadata = session.metadata(frame);
+        // Not what the entry was made for: freed already by an interrupted release, or damaged.
+        // Neither is ours to free.
+        if (!metadata || metadata->kind == FrameKind::free ||
+            !entry.tag_fits(position.level, slot, metadata->generation))
+            continue;
+        if (metadata->kind == FrameKind::shared_data) {
+            // Not repeatable, so the entry goes in the same transaction.
+            session.store_undo(memory_.table(table) + slot, 0);
+            if (auto done = session.release(frame); !done) return done;
+            continue;
+        }
+        if (metadata->kind != FrameKind::data || metadata->owner != position.owner ||
+            metadata->index != position.child(slot).index || metadata->references != 1)
+            continue;
+        if (auto done = services.allocator.prepare_release(frame); !done) return done;
+        // A crash after this store leaves a free frame that a table in limbo still points to;
+        // the check above skips it when the release is repeated.
+        std::uint64_t* const word = memory_.metadata(frame).word0;
+        pool::store_word(word, FrameMetadata::free_word0(frame, metadata->generation));
+        memory_.pool().flush(word, sizeof *word);
+        freed.push_back(frame);
+    }
+    return {};
+}
+
+Result<bool> LimboStack::release_one(EditSession::Services& services) {
+    auto page = top_page();
+    if (!page) return std::unexpected(page.error());
+    if (*page == nullptr) return false;
+    if (waiting_ != 0) {
+        memory::ReaderSection::wait_for_readers();
+        waiting_ = 0;
+    }
+    const std::uint64_t count = *CheckedWord::decode((*page)->count, format::kSeedLimboCount);
+    const LimboRecord record = (*page)->records[count - 1];
+    if (record.checksum != record.computed_checksum())
+        return std::unexpected(damaged(memory_, "a record"));
+
+    EditSession session(services);
+    std::vector<FrameNumber> freed;
+    FrameNumber table = Entry(record.entry).frame();
+    if (record.kind == LimboKind::space) {
+        auto finished = release_space_(table);
+        if (!finished) return std::unexpected(finished.error());
+        if (!*finished) return true;
+        if (auto done = session.release(table); !done) return std::unexpected(done.error());
+        if (auto done = pop(session, *page); !done) return std::unexpected(done.error());
+    } else {
+        // Down to the first table without tables below it.
+        TablePosition position{record.level, record.owner, record.index};
+        FrameNumber above;
+        unsigned slot_above = 0;
+        if (!is_table_of(memory_, table, position))
+            return std::unexpected(damaged(memory_, "the metadata of a detached table"));
+        for (bool descended = true; descended && position.level > 1;) {
+            descended = false;
+            for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+                const Entry entry = session.load_entry(table, slot);
+                if (!entry.is_table(position.level)) continue;
+                const TablePosition child = position.child(slot);
+                if (check_entry(memory_, entry, position, slot)) {
+                    // Damaged, or not ours: nothing below it is released, and `verify` finds what
+                    // nobody names any more. In the transaction of the table above.
+                    session.store_undo(memory_.table(table) + slot, 0);
+                    continue;
+                }
+                above = table;
+                slot_above = slot;
+                table = entry.frame();
+                position = child;
+                descended = true;
+                break;
+            }
+        }
+        if (position.level == 1 && record.kind == LimboKind::subtree)
+            if (auto done = release_leaf_frames(session, table, position, freed, services); !done)
+                return std::unexpected(done.error());
+        // Commit point of the release of this table: with it, its frame is free and nothing in
+        // limbo points to it; before it, everything will be looked at again.
+        if (auto done = session.release(table); !done) return std::unexpected(done.error());
+        if (above != FrameNumber{})
+            session.store_undo(memory_.table(above) + slot_above, 0);
+        else if (auto done = pop(session, *page); !done)
+            return std::unexpected(done.error());
+    }
+    if (auto done = session.commit({}); !done) return std::unexpected(done.error());
+    for (const FrameNumber frame : freed) services.allocator.give_back({frame, 1});
+    return true;
+}
+
+Result<void> LimboStack::visit(const std::function<void(const LimboRecord&)>& visit_record,
+                               const std::function<void(FrameNumber page)>& visit_page) const {
+    auto head = CheckedWord::decode(pool::load_word(&memory_.superblock().limbo_head),
+                                    format::kSeedLimboHead);
+    while (head && *head != 0) {
+        const FrameNumber frame(*head);
+        const auto metadata = memory_.valid_metadata(frame);
+        if (!metadata || metadata->kind != FrameKind::limbo_page)
+            return std::unexpected(damaged(memory_, "a page's metadata"));
+        visit_page(frame);
+        const LimboPage* const page = page_at(memory_, frame);
+        const auto count = CheckedWord::decode(page->count, format::kSeedLimboCount);
+        if (!count || *count > format::kLimboRecordsPerPage)
+            return std::unexpected(damaged(memory_, "the count of a page"));
+        for (std::uint64_t i = *count; i-- > 0;) {
+            const LimboRecord& record = page->records[i];
+            if (record.checksum != record.computed_checksum())
+                return std::unexpected(damaged(memory_, "a record"));
+            visit_record(record);
+        }
+        head = CheckedWord::decode(page->next, format::kSeedLimboNext);
+    }
+    if (!head) return std::unexpected(damaged(memory_, "a link between pages"));
+    return {};
+}
+
+}  // namespace holdfast::table

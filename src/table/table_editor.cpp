@@ -1,0 +1,441 @@
+#include "table/table_editor.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace holdfast::table {
+
+using format::AbsentKind;
+using format::FrameKind;
+using format::LimboKind;
+
+namespace {
+
+// Calls `visit(slot, part, whole)` for every slot of the table that the range touches: `part` is
+// the range's part in it, `whole` whether that is all the slot spans. Stops at the first error.
+template <typename Visit>
+Result<void> each_slot(const TablePosition& position, PageRange range, const Visit& visit) {
+    const std::uint64_t span = entry_pages(position.level);
+    for (std::uint64_t page = range.begin; page < range.end;) {
+        const std::uint64_t slot_begin = page & ~(span - 1);
+        const PageRange part{page, std::min(range.end, slot_begin + span)};
+        const auto slot = static_cast<unsigned>(page / span % kEntriesPerTable);
+        if (Result<void> done = visit(slot, part, part.count() == span); !done) return done;
+        page = part.end;
+    }
+    return {};
+}
+
+std::pair<unsigned, unsigned> slots_touched(const TablePosition& position, PageRange range) {
+    const std::uint64_t span = entry_pages(position.level);
+    return {static_cast<unsigned>(range.begin / span % kEntriesPerTable),
+            static_cast<unsigned>((range.end - 1) / span % kEntriesPerTable) + 1};
+}
+
+}  // namespace
+
+// Tables of an earlier commit are validated before they are edited, as they are before a walk.
+Result<void> TableEditor::enter(FrameNumber table, const TablePosition& position) {
+    if (session_.is_fresh(table)) return {};
+    const memory::PhysicalMemory& memory = session_.memory();
+    const memory::Window* const window = memory.window_of(table);
+    if (window != nullptr && window->is_validated(table)) return {};
+    if (memory.region_of(table) != nullptr && is_table_of(memory, table, position) &&
+        validate_table(memory, table, position))
+        return {};
+    return fail(ErrorCode::damaged,
+                fmt::format("{}: the level-{} table for {:#x} is damaged, and the range cannot be "
+                            "changed; `verify` lists what is lost",
+                            memory.pool().path(), position.level,
+                            address_of_page(position.first_page(), root_.levels).bits()));
+}
+
+template <typename Predicate>
+Result<std::optional<std::uint64_t>> TableEditor::first(FrameNumber table,
+                                                        const TablePosition& position,
+                                                        PageRange range, const Predicate& wanted) {
+    if (auto fine = enter(table, position); !fine) return std::unexpected(fine.error());
+    std::optional<std::uint64_t> found;
+    const auto visit = [&](unsigned slot, PageRange part, bool) -> Result<void> {
+        if (found) return {};
+        const Entry entry = session_.load_entry(table, slot);
+        if (entry.is_table(position.level)) {
+            auto below = first(entry.frame(), position.child(slot), part, wanted);
+            if (!below) return std::unexpected(below.error());
+            found = *below;
+        } else if (wanted(entry)) {
+            found = part.begin;
+        }
+        return {};
+    };
+    if (auto done = each_slot(position, range, visit); !done) return std::unexpected(done.error());
+    return found;
+}
+
+Result<std::optional<std::uint64_t>> TableEditor::first_mapped(PageRange range) {
+    return first(root_.entry.frame(), top(), range, [](Entry entry) { return !entry.is_empty(); });
+}
+
+Result<std::optional<std::uint64_t>> TableEditor::first_hole(PageRange range) {
+    return first(root_.entry.frame(), top(), range, [](Entry entry) { return entry.is_empty(); });
+}
+
+Result<TableEditor::Found> TableEditor::find(std::uint64_t page) {
+    FrameNumber table = root_.entry.frame();
+    for (TablePosition position = top();;) {
+        if (auto fine = enter(table, position); !fine) return std::unexpected(fine.error());
+        const auto slot =
+            static_cast<unsigned>(page / entry_pages(position.level) % kEntriesPerTable);
+        const Entry entry = session_.load_entry(table, slot);
+        if (!entry.is_table(position.level)) return Found{entry, position.level, table, slot};
+        table = entry.frame();
+        position = position.child(slot);
+    }
+}
+
+// --- map ---
+
+struct TableEditor::FreshFrames final : LeafSource {
+    FreshFrames(EditSession& session_in, OwnerId owner_in) : session(session_in), owner(owner_in) {}
+    Result<TakenFrame> next(std::uint64_t page) override {
+        auto taken = session.take(FrameKind::data, owner, page);
+        if (taken) {
+            memory::PhysicalMemory& memory = session.memory();
+            memory.pool().fill(memory.host(taken->frame), 0, kPageSize);
+        }
+        return taken;
+    }
+    EditSession& session;
+    OwnerId owner;
+};
+
+struct TableEditor::GivenFrames final : LeafSource {
+    GivenFrames(std::uint64_t begin_in, std::vector<TakenFrame> frames_in)
+        : begin(begin_in), frames(std::move(frames_in)) {}
+    Result<TakenFrame> next(std::uint64_t page) override {
+        return frames[(page - begin) % frames.size()];
+    }
+    std::uint64_t begin;
+    std::vector<TakenFrame> frames;
+};
+
+// How many tables a range needs below an empty slot of its position.
+std::uint64_t TableEditor::tables_for(const TablePosition& position, PageRange range) {
+    std::uint64_t tables = 0;
+    for (unsigned level = 1; level <= position.level; ++level) {
+        const std::uint64_t span = entry_pages(level + 1);
+        tables += (range.end - 1) / span - range.begin / span + 1;
+    }
+    return tables;
+}
+
+std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition& position,
+                                          PageRange range) const {
+    if (position.level == 1) return 0;
+    std::uint64_t tables = 0;
+    (void)each_slot(position, range, [&](unsigned slot, PageRange part, bool) -> Result<void> {
+        const Entry entry = session_.load_entry(table, slot);
+        const TablePosition child = position.child(slot);
+        tables +=
+            entry.is_empty() ? tables_for(child, part) : missing_tables(entry.frame(), child, part);
+        return {};
+    });
+    return tables;
+}
+
+Result<void> TableEditor::map(PageRange range, Protection protection) {
+    const std::uint64_t frames = range.count() + missing_tables(root_.entry.frame(), top(), range);
+    if (frames > EditSession::kFewFrames)
+        if (auto done = session_.reserve(frames); !done) return done;
+    FreshFrames source(session_, root_.owner);
+    return map_in(root_.entry.frame(), top(), range, protection, &source);
+}
+
+Result<void> TableEditor::map_frames(PageRange range, Protection protection,
+                                     const std::vector<FrameNumber>& frames) {
+    const std::uint64_t tables = missing_tables(root_.entry.frame(), top(), range);
+    if (tables > EditSession::kFewFrames)
+        if (auto done = session_.reserve(tables); !done) return done;
+    std::vector<TakenFrame> given;
+    for (std::size_t i = 0; i < frames.size(); ++i) {
+        const std::uint64_t references =
+            range.count() / frames.size() + (i < range.count() % frames.size() ? 1 : 0);
+        if (references != 0)
+            if (auto done = session_.add_references(frames[i], references); !done) return done;
+        given.push_back({frames[i], session_.metadata(frames[i])->generation});
+    }
+    GivenFrames source(range.begin, std::move(given));
+    return map_in(root_.entry.frame(), top(), range, protection, &source);
+}
+
+Result<void> TableEditor::map_lazy(PageRange range, Protection protection) {
+    return map_in(root_.entry.frame(), top(), range, protection, nullptr);
+}
+
+Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& position, PageRange range,
+                                 Protection protection, LeafSource* source) {
+    if (auto fine = enter(table, position); !fine) return fine;
+    const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
+        const Entry old = session_.load_entry(table, slot);
+        if (source == nullptr && whole && old.is_empty()) {
+            // One entry stands for all the range below it.
+            session_.store_entry(
+                table, slot,
+                Entry::absent(AbsentKind::demand_zero, protection, 0, position.level, slot));
+            return {};
+        }
+        if (position.level == 1) {
+            auto frame = source->next(part.begin);
+            if (!frame) return std::unexpected(frame.error());
+            session_.store_entry(table, slot,
+                                 Entry::leaf(frame->frame, protection, 1, slot, frame->generation));
+            return {};
+        }
+        const TablePosition child = position.child(slot);
+        if (!old.is_empty()) return map_in(old.frame(), child, part, protection, source);
+        auto made = session_.take_table(child);
+        if (!made) return std::unexpected(made.error());
+        if (auto done = map_in(made->frame, child, part, protection, source); !done) return done;
+        session_.store_entry(table, slot,
+                             Entry::table(made->frame, position.level, slot, made->generation));
+        return {};
+    };
+    if (auto done = each_slot(position, range, visit); !done) return done;
+    if (session_.is_fresh(table)) {
+        const auto [first, end] = slots_touched(position, range);
+        session_.flush_entries(table, first, end);
+    }
+    return {};
+}
+
+Result<TakenFrame> TableEditor::split_absent(FrameNumber table, const TablePosition& position,
+                                             unsigned slot, Entry entry) {
+    const TablePosition child = position.child(slot);
+    auto made = session_.take_table(child);
+    if (!made) return made;
+    for (unsigned below = 0; below < kEntriesPerTable; ++below)
+        session_.store_entry(made->frame, below,
+                             Entry::absent(entry.absent_kind(), entry.protection(), entry.payload(),
+                                           child.level, below));
+    session_.flush_entries(made->frame, 0, kEntriesPerTable);
+    session_.store_entry(table, slot,
+                         Entry::table(made->frame, position.level, slot, made->generation));
+    if (session_.is_fresh(table)) session_.flush_entries(table, slot, slot + 1);
+    return made;
+}
+
+Result<void> TableEditor::populate(std::uint64_t page) {
+    auto found = find(page);
+    if (!found) return std::unexpected(found.error());
+    while (!found->entry.is_empty() && !found->entry.is_present() && found->level > 1) {
+        const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
+        if (auto made = split_absent(found->table, position, found->slot, found->entry); !made)
+            return std::unexpected(made.error());
+        found = find(page);
+        if (!found) return std::unexpected(found.error());
+    }
+    if (found->entry.is_present()) return {};  // somebody was faster
+    if (found->entry.is_empty() || found->entry.absent_kind() != AbsentKind::demand_zero)
+        return fail(ErrorCode::not_mapped, fmt::format("nothing is mapped at {:#x}",
+                                                       address_of_page(page, root_.levels).bits()));
+    FreshFrames source(session_, root_.owner);
+    auto frame = source.next(page);
+    if (!frame) return std::unexpected(frame.error());
+    session_.store_entry(
+        found->table, found->slot,
+        Entry::leaf(frame->frame, found->entry.protection(), 1, found->slot, frame->generation));
+    if (session_.is_fresh(found->table))
+        session_.flush_entries(found->table, found->slot, found->slot + 1);
+    return {};
+}
+
+// --- unmap ---
+
+Result<void> TableEditor::unmap(PageRange range) {
+    const bool directly = range.count() <= kFewPages;
+    auto gathered = unmap_in(root_.entry.frame(), top(), range, directly);
+    if (!gathered) return std::unexpected(gathered.error());
+    if (*gathered) session_.detach(LimboKind::subtree, top(), **gathered);
+    return {};
+}
+
+bool TableEditor::is_all_empty(FrameNumber table) const {
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot)
+        if (!session_.load_entry(table, slot).is_empty()) return false;
+    return true;
+}
+
+// Empties the range in this table, and returns a gather table with what it held, if anything that
+// is to go to limbo.
+Result<std::optional<TakenFrame>> TableEditor::unmap_in(FrameNumber table,
+                                                        const TablePosition& position,
+                                                        PageRange range, bool directly) {
+    if (auto fine = enter(table, position); !fine) return std::unexpected(fine.error());
+    std::optional<TakenFrame> gather;
+    const auto gather_entry = [&](unsigned slot, Entry entry) -> Result<void> {
+        if (!gather) {
+            auto made = session_.take_table(position);
+            if (!made) return std::unexpected(made.error());
+            gather = *made;
+        }
+        session_.store_entry(gather->frame, slot, entry);
+        return {};
+    };
+    const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
+        Entry entry = session_.load_entry(table, slot);
+        if (entry.is_empty()) return {};
+        const TablePosition child = position.child(slot);
+        if (!entry.is_present()) {
+            if (whole) {
+                session_.store_entry(table, slot, Entry());
+                return {};
+            }
+            auto made = split_absent(table, position, slot, entry);
+            if (!made) return std::unexpected(made.error());
+            entry = session_.load_entry(table, slot);
+        } else if (entry.is_leaf(position.level)) {
+            session_.store_entry(table, slot, Entry());
+            // The frame goes with its entry: directly, or with the gather table.
+            return directly ? session_.release(entry.frame()) : gather_entry(slot, entry);
+        } else if (whole) {
+            // A whole subtree: one entry changes its place.
+            session_.store_entry(table, slot, Entry());
+            return gather_entry(slot, entry);
+        }
+        auto below = unmap_in(entry.frame(), child, part, directly);
+        if (!below) return std::unexpected(below.error());
+        if (*below)
+            if (auto done = gather_entry(slot, Entry::table((*below)->frame, position.level, slot,
+                                                            (*below)->generation));
+                !done)
+                return done;
+        if (is_all_empty(entry.frame())) {
+            // An empty table is of no use, and would be missed by the accounting of free frames.
+            session_.store_entry(table, slot, Entry());
+            return session_.release(entry.frame());
+        }
+        return {};
+    };
+    if (auto done = each_slot(position, range, visit); !done) return std::unexpected(done.error());
+    const auto [first, end] = slots_touched(position, range);
+    if (session_.is_fresh(table)) session_.flush_entries(table, first, end);
+    if (gather) session_.flush_entries(gather->frame, first, end);
+    return gather;
+}
+
+// --- protect ---
+
+// How many tables will be copied: all of every subtree that lies whole in the range.
+std::uint64_t TableEditor::copied_tables(FrameNumber table, const TablePosition& position,
+                                         PageRange range) const {
+    if (position.level == 1) return 0;
+    std::uint64_t tables = 0;
+    (void)each_slot(
+        position, range, [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
+            const Entry entry = session_.load_entry(table, slot);
+            if (!entry.is_table(position.level)) return {};
+            tables += (whole ? 1 : 0) + copied_tables(entry.frame(), position.child(slot), part);
+            return {};
+        });
+    return tables;
+}
+
+Result<void> TableEditor::protect(PageRange range, Protection protection) {
+    const std::uint64_t tables = copied_tables(root_.entry.frame(), top(), range);
+    if (tables + 2 * root_.top() > EditSession::kFewFrames)
+        if (auto done = session_.reserve(tables + 2 * root_.top()); !done) return done;
+    auto shell = protect_in(root_.entry.frame(), top(), range, protection);
+    if (!shell) return std::unexpected(shell.error());
+    if (*shell) session_.detach(LimboKind::shell, top(), **shell);
+    return {};
+}
+
+Result<Entry> TableEditor::reprotected(Entry entry, const TablePosition& position, unsigned slot,
+                                       Protection protection) const {
+    std::uint16_t generation = 0;
+    if (entry.is_present()) {
+        const auto metadata = session_.metadata(entry.frame());
+        if (!metadata)
+            return fail(ErrorCode::damaged,
+                        fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
+                                    session_.memory().pool().path(), entry.frame().value()));
+        generation = metadata->generation;
+    }
+    return entry.with_protection(protection, position.level, slot, generation);
+}
+
+// Returns a gather table with the old tables of subtrees that were replaced by copies, if any.
+Result<std::optional<TakenFrame>> TableEditor::protect_in(FrameNumber table,
+                                                          const TablePosition& position,
+                                                          PageRange range, Protection protection) {
+    if (auto fine = enter(table, position); !fine) return std::unexpected(fine.error());
+    std::optional<TakenFrame> shell;
+    const auto shell_entry = [&](unsigned slot, Entry entry) -> Result<void> {
+        if (!shell) {
+            auto made = session_.take_table(position);
+            if (!made) return std::unexpected(made.error());
+            shell = *made;
+        }
+        session_.store_entry(shell->frame, slot, entry);
+        return {};
+    };
+    const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
+        Entry entry = session_.load_entry(table, slot);
+        const TablePosition child = position.child(slot);
+        if (!entry.is_present() && !whole) {
+            if (auto made = split_absent(table, position, slot, entry); !made)
+                return std::unexpected(made.error());
+            entry = session_.load_entry(table, slot);
+        }
+        if (!entry.is_table(position.level)) {
+            auto changed = reprotected(entry, position, slot, protection);
+            if (!changed) return std::unexpected(changed.error());
+            session_.store_entry(table, slot, *changed);
+            return {};
+        }
+        if (whole && !session_.is_fresh(entry.frame())) {
+            auto copy = copy_protected(entry.frame(), child, protection);
+            if (!copy) return std::unexpected(copy.error());
+            session_.store_entry(table, slot,
+                                 Entry::table(copy->frame, position.level, slot, copy->generation));
+            return shell_entry(slot, entry);
+        }
+        auto below = protect_in(entry.frame(), child, part, protection);
+        if (!below) return std::unexpected(below.error());
+        if (!*below) return {};
+        return shell_entry(
+            slot, Entry::table((*below)->frame, position.level, slot, (*below)->generation));
+    };
+    if (auto done = each_slot(position, range, visit); !done) return std::unexpected(done.error());
+    const auto [first, end] = slots_touched(position, range);
+    if (session_.is_fresh(table)) session_.flush_entries(table, first, end);
+    if (shell) session_.flush_entries(shell->frame, first, end);
+    return shell;
+}
+
+Result<TakenFrame> TableEditor::copy_protected(FrameNumber table, const TablePosition& position,
+                                               Protection protection) {
+    if (auto fine = enter(table, position); !fine) return std::unexpected(fine.error());
+    auto copy = session_.take_table(position);
+    if (!copy) return copy;
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const Entry entry = session_.load_entry(table, slot);
+        if (entry.is_empty()) continue;
+        if (entry.is_table(position.level)) {
+            auto below = copy_protected(entry.frame(), position.child(slot), protection);
+            if (!below) return below;
+            session_.store_entry(
+                copy->frame, slot,
+                Entry::table(below->frame, position.level, slot, below->generation));
+        } else {
+            auto changed = reprotected(entry, position, slot, protection);
+            if (!changed) return std::unexpected(changed.error());
+            session_.store_entry(copy->frame, slot, *changed);
+        }
+    }
+    session_.flush_entries(copy->frame, 0, kEntriesPerTable);
+    return copy;
+}
+
+}  // namespace holdfast::table

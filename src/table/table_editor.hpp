@@ -1,0 +1,102 @@
+// Changes to one tree of tables: map, unmap, protect, over ranges of pages, within an EditSession.
+//
+// The shape of a range operation. The range's edges lie in at most two existing tables of each
+// level; their entries are changed one by one, as words of the write set. Everything between the
+// edges is whole subtrees, and costs one entry each in a table that exists:
+//   map      builds new subtrees aside and links them;
+//   unmap    moves the entries of whole subtrees into a *gather* table, aside, at the same
+//            positions, and leaves that to limbo;
+//   protect  copies the tables of whole subtrees aside with the new protection, links the copies,
+//            and leaves the old tables (a *shell*: their frames live on in the copies) to limbo.
+// So the log and the fences of a commit depend on the edges, never on the length of the range.
+//
+// Errors leave the session with a part of the operation in it: the caller must abort it, except
+// where a function says that it has changed nothing.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "table/edit_session.hpp"
+#include "table/walk.hpp"
+
+namespace holdfast::table {
+
+// Page indexes (walk.hpp), [begin, end).
+struct PageRange {
+    std::uint64_t begin = 0, end = 0;
+    std::uint64_t count() const { return end - begin; }
+};
+
+class TableEditor {
+  public:
+    TableEditor(EditSession& session, const Root& root) : session_(session), root_(root) {}
+
+    // The first page of the range that is mapped (present or absent-but-mapped), or that is not.
+    // damaged if a table on the way fails its validation. Change nothing.
+    Result<std::optional<std::uint64_t>> first_mapped(PageRange range);
+    Result<std::optional<std::uint64_t>> first_hole(PageRange range);
+
+    struct Found {
+        Entry entry;  // empty if not mapped
+        unsigned level = 0;
+        FrameNumber table;
+        unsigned slot = 0;
+    };
+    Result<Found> find(std::uint64_t page);
+
+    // The range must be unmapped. Fresh zeroed frames; or the given ones, whose references are
+    // raised, `frames[i % size]` for the i-th page; or none yet.
+    Result<void> map(PageRange range, Protection protection);
+    Result<void> map_frames(PageRange range, Protection protection,
+                            const std::vector<FrameNumber>& frames);
+    Result<void> map_lazy(PageRange range, Protection protection);
+    // Gives a frame of zeros to a demand-zero page.
+    Result<void> populate(std::uint64_t page);
+
+    Result<void> unmap(PageRange range);
+    // The range must be mapped without holes.
+    Result<void> protect(PageRange range, Protection protection);
+
+    // Up to this many pages are unmapped directly, without limbo.
+    static constexpr std::uint64_t kFewPages = 16;
+
+  private:
+    // What stands in the leaf entries of a new mapping.
+    struct LeafSource {
+        virtual Result<TakenFrame> next(std::uint64_t page) = 0;
+        virtual ~LeafSource() = default;
+    };
+    struct FreshFrames;
+    struct GivenFrames;
+
+    TablePosition top() const { return {root_.top(), root_.owner, 0}; }
+    Result<void> enter(FrameNumber table, const TablePosition& position);
+    std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
+                                 PageRange range) const;
+    static std::uint64_t tables_for(const TablePosition& position, PageRange range);
+    Result<void> map_from(PageRange range, Protection protection, LeafSource& source);
+    Result<void> map_in(FrameNumber table, const TablePosition& position, PageRange range,
+                        Protection protection, LeafSource* source);
+    Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,
+                                    Entry entry);
+    Result<std::optional<TakenFrame>> unmap_in(FrameNumber table, const TablePosition& position,
+                                               PageRange range, bool directly);
+    bool is_all_empty(FrameNumber table) const;
+    std::uint64_t copied_tables(FrameNumber table, const TablePosition& position,
+                                PageRange range) const;
+    Result<std::optional<TakenFrame>> protect_in(FrameNumber table, const TablePosition& position,
+                                                 PageRange range, Protection protection);
+    Result<TakenFrame> copy_protected(FrameNumber table, const TablePosition& position,
+                                      Protection protection);
+    Result<Entry> reprotected(Entry entry, const TablePosition& position, unsigned slot,
+                              Protection protection) const;
+    template <typename Predicate>
+    Result<std::optional<std::uint64_t>> first(FrameNumber table, const TablePosition& position,
+                                               PageRange range, const Predicate& wanted);
+
+    EditSession& session_;
+    Root root_;
+};
+
+}  // namespace holdfast::table

@@ -1,0 +1,40 @@
+#include "table/visit.hpp"
+
+#include <algorithm>
+
+namespace holdfast::table {
+namespace {
+
+void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
+              const TablePosition& position, PageRange pages, Protection above,
+              const Visitor& visitor) {
+    const memory::Window* const window = memory.window_of(table);
+    const bool valid = window->is_validated(table) || validate_table(memory, table, position);
+    if (visitor.table) visitor.table(table, position);
+    const std::uint64_t span = entry_pages(position.level);
+    for (std::uint64_t page = pages.begin; page < pages.end;) {
+        const std::uint64_t slot_begin = page & ~(span - 1);
+        const PageRange part{page, std::min(pages.end, slot_begin + span)};
+        page = part.end;
+        const auto slot = static_cast<unsigned>(slot_begin / span % kEntriesPerTable);
+        const Entry entry(pool::load_word(window->table(table) + slot));
+        if (entry.is_empty()) continue;
+        VisitedRange visited{part, entry, position.level, above & entry.protection(), {}};
+        if (!valid) visited.damage = check_entry(memory, entry, position, slot);
+        if (entry.is_table(position.level) && !visited.damage)
+            visit_in(memory, entry.frame(), position.child(slot), part, visited.protection,
+                     visitor);
+        else if (visitor.range)
+            visitor.range(visited);
+    }
+}
+
+}  // namespace
+
+void visit(const memory::PhysicalMemory& memory, const Root& root, PageRange pages,
+           const Visitor& visitor) {
+    visit_in(memory, root.entry.frame(), {root.top(), root.owner, 0}, pages, Protection(15),
+             visitor);
+}
+
+}  // namespace holdfast::table

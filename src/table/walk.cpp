@@ -1,0 +1,121 @@
+#include "table/walk.hpp"
+
+namespace holdfast::table {
+
+using format::AbsentKind;
+using format::FrameKind;
+using format::FrameMetadata;
+
+std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry entry,
+                                     const TablePosition& position, unsigned slot) {
+    if (entry.is_empty()) return std::nullopt;
+    if (!entry.is_present()) {
+        if (!entry.tag_fits(position.level, slot, 0)) return FaultKind::damaged_entry;
+        return std::nullopt;
+    }
+    const memory::MetadataWords words = memory.metadata(entry.frame());
+    if (!words) {
+        // Without a target the generation is unknown: which of the two it is cannot be told.
+        return FaultKind::no_region;
+    }
+    const std::uint64_t word0 = pool::load_word(words.word0);
+    const std::uint64_t word1 = pool::load_word(words.word1());
+    if (!FrameMetadata::is_valid(entry.frame(), word0, word1)) return FaultKind::damaged_metadata;
+    const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
+    if (!entry.tag_fits(position.level, slot, metadata.generation)) {
+        // A tag that fits no generation near by is damage, one of an earlier use is stale.
+        return metadata.kind == FrameKind::free ? FaultKind::stale_entry : FaultKind::damaged_entry;
+    }
+    if (metadata.kind == FrameKind::free) return FaultKind::stale_entry;
+    const TablePosition child = position.child(slot);
+    if (!entry.is_leaf(position.level)) {
+        const bool right = metadata.kind == format::table_kind(child.level) &&
+                           metadata.owner == child.owner && metadata.index == child.index;
+        return right ? std::nullopt : std::optional(FaultKind::wrong_table);
+    }
+    if (metadata.kind == FrameKind::shared_data) return std::nullopt;
+    const FrameKind expected = position.level == 1   ? FrameKind::data
+                               : position.level == 2 ? FrameKind::huge_2MiB
+                                                     : FrameKind::huge_1GiB;
+    if (metadata.kind != expected || metadata.owner != position.owner ||
+        metadata.index != child.index << (9 * (position.level - 1)))
+        return FaultKind::stale_entry;
+    return std::nullopt;
+}
+
+bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
+                 const TablePosition& position) {
+    const auto metadata = memory.valid_metadata(frame);
+    return metadata && metadata->kind == format::table_kind(position.level) &&
+           metadata->owner == position.owner && metadata->index == position.index;
+}
+
+bool validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
+                    const TablePosition& position) {
+    const std::uint64_t* const table = memory.table(frame);
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot)
+        if (check_entry(memory, Entry(pool::load_word(table + slot)), position, slot)) return false;
+    memory.window_of(frame)->set_validated(frame, true);
+    return true;
+}
+
+bool check_root(const memory::PhysicalMemory& memory, const Root& root) {
+    if (root.entry.is_empty() || !root.entry.is_present()) return false;
+    const auto metadata = memory.valid_metadata(root.entry.frame());
+    return metadata &&
+           root.entry.tag_fits(root.top() + 1, format::kRootSlot, metadata->generation) &&
+           is_table_of(memory, root.entry.frame(), {root.top(), root.owner, 0});
+}
+
+namespace detail {
+
+std::optional<Fault> check_step(const memory::PhysicalMemory& memory, FrameNumber table,
+                                const TablePosition& position, unsigned slot, VirtAddr address) {
+    const auto fault = [&](FaultKind kind, std::uint64_t bits) {
+        return Fault{.kind = kind,
+                     .address = address,
+                     .level = static_cast<std::uint8_t>(position.level),
+                     .entry = bits};
+    };
+    // The parent's check of its entry has established which table this is, or, for a parent with
+    // other bad entries, its check of this one; a root is checked when its space is opened, or has
+    // been released since.
+    if (memory.region_of(table) == nullptr) return fault(FaultKind::no_region, 0);
+    if (!is_table_of(memory, table, position)) return fault(FaultKind::wrong_table, 0);
+    if (validate_table(memory, table, position)) return std::nullopt;
+    const Entry entry(pool::load_word(memory.table(table) + slot));
+    if (const auto kind = check_entry(memory, entry, position, slot))
+        return fault(*kind, entry.bits());
+    return std::nullopt;
+}
+
+Fault absent_fault(Entry entry, unsigned level, VirtAddr address) {
+    Fault fault{
+        .address = address, .level = static_cast<std::uint8_t>(level), .entry = entry.bits()};
+    if (entry.is_empty()) {
+        fault.kind = FaultKind::not_mapped;
+        return fault;
+    }
+    fault.protection = entry.protection();
+    switch (entry.absent_kind()) {
+        case AbsentKind::demand_zero:
+            fault.kind = FaultKind::demand_zero;
+            break;
+        case AbsentKind::guard:
+            fault.kind = FaultKind::guard;
+            break;
+        case AbsentKind::swapped:
+            fault.kind = FaultKind::swapped;
+            break;
+        case AbsentKind::file_backed:
+            fault.kind = FaultKind::file_backed;
+            break;
+        default:
+            fault.kind = FaultKind::damaged_entry;
+            break;
+    }
+    return fault;
+}
+
+}  // namespace detail
+}  // namespace holdfast::table
