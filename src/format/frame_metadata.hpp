@@ -24,21 +24,22 @@
 
 namespace holdfast::format {
 
+// The numbers of kinds in use differ from that of `free` in at least two bits, because a free
+// frame's check does not cover word 1: one flipped bit must not lead from one check to the other.
 enum class FrameKind : std::uint8_t {
     unused = 0,  // never a valid record: zeroed metadata is damage, not a free frame
     free = 1,
     data = 2,         // anonymous memory of a lineage
-    shared_data = 3,  // memory that entries of several owners may name
-    table_1 = 4,      // page table (PT)
-    table_2 = 5,      // page directory (PD, Linux PMD)
-    table_3 = 6,      // PDPT (PUD)
-    table_4 = 7,      // PML4 (P4D)
-    table_5 = 8,      // PML5 (PGD)
-    space_record = 9,
-    limbo_page = 10,
-    huge_2MiB = 11,  // the first frame of a huge one; the others' records are not looked at
-    huge_1GiB = 12,
-    quarantined = 13,
+    shared_data = 4,  // memory that entries of several owners may name
+    space_record = 6,
+    limbo_page = 7,
+    huge_2MiB = 8,  // the first frame of a huge one; the others' records are not looked at
+    huge_1GiB = 10,
+    table_1 = 11,  // page table (PT)
+    table_2 = 12,  // page directory (PD, Linux PMD)
+    table_3 = 13,  // PDPT (PUD)
+    table_4 = 14,  // PML4 (P4D)
+    table_5 = 15,  // PML5 (PGD)
 };
 
 constexpr FrameKind table_kind(unsigned level) {

@@ -1,0 +1,184 @@
+#include "support/random_calls.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <map>
+#include <optional>
+
+namespace holdfast::test {
+
+using Verb = Call::Verb;
+
+std::string Call::to_string() const {
+    constexpr std::array kNames = {"create",     "rename", "remove",  "map",  "map_lazy",
+                                   "map_shared", "unmap",  "protect", "write"};
+    return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
+                       other, range.start.bits(), range.size_bytes, protection.to_string());
+}
+
+Calls random_calls(Random& random, std::uint64_t word) {
+    const auto below = [&](std::uint64_t end) { return random() % end; };
+    // Around the edges of tables and subtrees, in both halves, so that calls meet each other.
+    constexpr std::array<std::uint64_t, 6> kPlaces = {0x0,
+                                                      0x1f'd000,
+                                                      0x3fff'e000,
+                                                      0x7fff'ffc0'0000,
+                                                      0xffff'8000'0000'0000,
+                                                      0xffff'ffff'ffc0'0000};
+    constexpr std::array<std::uint64_t, 8> kPages = {1, 1, 2, 5, 40, 512, 700, 1300};
+    constexpr std::array<const char*, 3> kSpaces = {"a", "b", "c"};
+    constexpr std::array<Verb, 20> kVerbs = {
+        Verb::create,     Verb::create,  Verb::rename, Verb::remove,   Verb::map,
+        Verb::map,        Verb::map,     Verb::map,    Verb::map_lazy, Verb::map_lazy,
+        Verb::map_shared, Verb::unmap,   Verb::unmap,  Verb::unmap,    Verb::protect,
+        Verb::protect,    Verb::protect, Verb::write,  Verb::write,    Verb::write};
+    Calls calls;
+    const std::uint64_t count = below(4) == 0 ? 2 + below(3) : 1;
+    while (calls.size() < count) {
+        Call call;
+        call.verb = kVerbs[below(kVerbs.size())];
+        if (count > 1 && call.verb == Verb::write) continue;  // not part of transactions
+        call.space = kSpaces[below(kSpaces.size())];
+        call.other = kSpaces[below(kSpaces.size())];
+        call.range = {VirtAddr(kPlaces[below(kPlaces.size())] + below(900) * kPageSize),
+                      kPages[below(kPages.size())] * kPageSize};
+        call.source = {VirtAddr(kPlaces[below(kPlaces.size())]), (1 + below(3)) * kPageSize};
+        call.protection = Protection(static_cast<std::uint8_t>(1 | below(16)));
+        call.name = below(2) == 0 ? "" : "name";
+        call.word = word;
+        calls.push_back(call);
+    }
+    return calls;
+}
+
+namespace {
+
+// The same call through a transaction or directly.
+template <typename Doer, typename OpenSpace>
+Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
+    switch (call.verb) {
+        case Verb::create: {
+            auto made = doer.create_space(call.space, {});
+            if (!made) return std::unexpected(made.error());
+            return {};
+        }
+        case Verb::rename:
+            return doer.rename_space(call.space, call.other);
+        case Verb::remove:
+            return doer.remove_space(call.space);
+        default:
+            break;
+    }
+    auto space = open(call.space);
+    if (!space) return std::unexpected(space.error());
+    if (call.verb == Verb::write) {
+        // Only ever outside transactions.
+        auto done = space->write(call.range.start, std::as_bytes(std::span(&call.word, 1)));
+        return done ? space->persist({call.range.start, sizeof call.word}) : done;
+    }
+    Transaction* transaction = nullptr;
+    if constexpr (std::is_same_v<Doer, Transaction>) transaction = &doer;
+    const MapOptions options{.lazy = call.verb == Verb::map_lazy, .name = call.name};
+    switch (call.verb) {
+        case Verb::map:
+        case Verb::map_lazy:
+            return transaction != nullptr
+                       ? transaction->map(*space, call.range, call.protection, options)
+                       : space->map(call.range, call.protection, options);
+        case Verb::map_shared: {
+            auto source = open(call.other);
+            if (!source) return std::unexpected(source.error());
+            return transaction != nullptr
+                       ? transaction->map_shared(*space, call.range, call.protection, *source,
+                                                 call.source, options)
+                       : space->map_shared(call.range, call.protection, *source, call.source,
+                                           options);
+        }
+        case Verb::unmap:
+            return transaction != nullptr ? transaction->unmap(*space, call.range)
+                                          : space->unmap(call.range);
+        default:
+            return transaction != nullptr
+                       ? transaction->protect(*space, call.range, call.protection)
+                       : space->protect(call.range, call.protection);
+    }
+}
+
+}  // namespace
+
+Result<void> run(Store& store, const Calls& calls) {
+    if (calls.size() == 1)
+        return run_one(store, calls.front(),
+                       [&](const std::string& name) { return store.open_space(name); });
+    Transaction transaction = store.begin();
+    // Names that the transaction itself has made or moved are not in the store yet.
+    std::map<std::string, std::optional<Space>> own;
+    const auto open = [&](const std::string& name) -> Result<Space> {
+        const auto found = own.find(name);
+        if (found == own.end()) return store.open_space(name);
+        if (found->second) return *found->second;
+        return fail(ErrorCode::not_found, "removed in this transaction");
+    };
+    for (const Call& call : calls) {
+        if (call.verb == Verb::create) {
+            auto made = transaction.create_space(call.space);
+            if (!made) return std::unexpected(made.error());
+            own[call.space] = *made;
+            continue;
+        }
+        std::optional<Space> moved;
+        if (call.verb == Verb::rename)
+            if (auto space = open(call.space)) moved = *space;
+        if (auto done = run_one(transaction, call, open); !done) return done;
+        if (call.verb == Verb::rename) {
+            own[call.space] = std::nullopt;
+            own[call.other] = moved;
+        }
+        if (call.verb == Verb::remove) own[call.space] = std::nullopt;
+    }
+    return transaction.commit();
+}
+
+namespace {
+
+std::optional<ErrorCode> run_one(Model& model, const Call& call) {
+    const bool names_only =
+        call.verb == Verb::create || call.verb == Verb::rename || call.verb == Verb::remove;
+    if (!names_only && !model.spaces.contains(call.space)) return ErrorCode::not_found;
+    switch (call.verb) {
+        case Verb::create:
+            return model.create(call.space, Levels::four);
+        case Verb::rename:
+            return model.rename(call.space, call.other);
+        case Verb::remove:
+            return model.remove(call.space);
+        case Verb::map:
+        case Verb::map_lazy:
+            return model.map(call.space, call.range, call.protection, call.verb == Verb::map_lazy);
+        case Verb::map_shared:
+            if (!model.spaces.contains(call.other)) return ErrorCode::not_found;
+            return model.map_shared(call.space, call.range, call.protection, call.other,
+                                    call.source);
+        case Verb::unmap:
+            return model.unmap(call.space, call.range);
+        case Verb::protect:
+            return model.protect(call.space, call.range, call.protection);
+        case Verb::write:
+            return model.write(call.space, call.range.start, call.word);
+    }
+    return ErrorCode::invalid_argument;
+}
+
+}  // namespace
+
+std::optional<ErrorCode> run(Model& model, const Calls& calls) {
+    if (calls.size() == 1) return run_one(model, calls.front());
+    Model next = model;
+    for (const Call& call : calls)
+        if (const auto error = run_one(next, call)) return error;
+    model = std::move(next);
+    return std::nullopt;
+}
+
+}  // namespace holdfast::test
