@@ -2,9 +2,45 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
 namespace holdfast::recovery {
 
 using namespace format;
+
+Result<void> check_fixed_part(const Superblock& superblock, const std::string& path) {
+    // The version comes before the checksum: a later version may compute it otherwise.
+    if (superblock.format_version > kFormatVersion)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: format version {}, and this build reads up to {}; use a newer "
+                                "holdfast",
+                                path, superblock.format_version, kFormatVersion));
+    if (superblock.checksum != superblock.computed_checksum())
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the superblock fails its checksum; restore the pool from a "
+                                "copy (or, if it was just being made, delete the file)",
+                                path));
+    if (superblock.format_version != kFormatVersion)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: format version {}, and this build reads only {}; export with "
+                                "the build that made it, and import here",
+                                path, superblock.format_version, kFormatVersion));
+    if (const std::uint64_t unknown = superblock.incompatible_features & ~kKnownIncompatible)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("{}: uses features this build does not know (bits {:#x}); use a "
+                                "newer holdfast",
+                                path, unknown));
+    return {};
+}
+
+Result<void> check_before_opening(const std::string& bytes, const std::string& path) {
+    constexpr std::size_t kFixedSize = offsetof(Superblock, boot_epoch);
+    if (bytes.size() < kFixedSize) return {};
+    Superblock superblock{};
+    std::memcpy(static_cast<void*>(&superblock), bytes.data(), kFixedSize);
+    if (superblock.magic != kMagic) return {};
+    return check_fixed_part(superblock, path);
+}
 
 Result<void> check_superblock(const Superblock& superblock, const std::string& path) {
     if (superblock.magic == 0)
@@ -17,27 +53,7 @@ Result<void> check_superblock(const Superblock& superblock, const std::string& p
                     fmt::format("{}: the pool's root is not a holdfast superblock; nothing was "
                                 "changed, name another file",
                                 path));
-    // The version comes before the checksum: a later version may compute it otherwise.
-    if (superblock.format_version > kFormatVersion)
-        return fail(ErrorCode::unsupported,
-                    fmt::format("{}: format version {}, and this build reads up to {}; use a newer "
-                                "holdfast",
-                                path, superblock.format_version, kFormatVersion));
-    if (superblock.checksum != superblock.computed_checksum())
-        return fail(ErrorCode::damaged,
-                    fmt::format("{}: the superblock fails its checksum; restore the pool from a "
-                                "copy",
-                                path));
-    if (superblock.format_version != kFormatVersion)
-        return fail(ErrorCode::unsupported,
-                    fmt::format("{}: format version {}, and this build reads only {}; export with "
-                                "the build that made it, and import here",
-                                path, superblock.format_version, kFormatVersion));
-    if (const std::uint64_t unknown = superblock.incompatible_features & ~kKnownIncompatible)
-        return fail(ErrorCode::unsupported,
-                    fmt::format("{}: uses features this build does not know (bits {:#x}); use a "
-                                "newer holdfast",
-                                path, unknown));
+    if (auto fine = check_fixed_part(superblock, path); !fine) return fine;
     const struct {
         const char* name;
         std::uint64_t word;

@@ -9,8 +9,16 @@
 
 namespace holdfast::recovery {
 
-// Magic, version, features and checksums. unsupported for a newer version or an unknown
+// Version, features and checksum of the fixed part. unsupported for a newer version or an unknown
 // incompatible feature, damaged otherwise; `path` is for the message.
+Result<void> check_fixed_part(const format::Superblock& superblock, const std::string& path);
+
+// The same on the first 128 bytes of the superblock as they stand in the file, before libpmemobj
+// has touched the pool: what is refused then is not changed at all. Without a magic, or with fewer
+// bytes, nothing is said.
+Result<void> check_before_opening(const std::string& bytes, const std::string& path);
+
+// All of the superblock, after libpmemobj has replayed its logs.
 Result<void> check_superblock(const format::Superblock& superblock, const std::string& path);
 
 }  // namespace holdfast::recovery

@@ -20,7 +20,7 @@
 //      168   88  (zero)
 //      256  512  64 build slots: frame number of a build record, 0 for none
 //      768  256  (zero)
-//     1024       64 region records of 512 bytes
+//     1024       56 region records of 128 bytes
 //
 // Bytes 0..127 are written once, when the store is made. A crash during that leaves no magic, and
 // `open` reports a store whose creation was not finished.
@@ -43,7 +43,9 @@ inline constexpr std::uint32_t kFormatVersion = 1;
 inline constexpr std::uint64_t kKnownIncompatible = 0;
 inline constexpr const char* kLayout = "holdfast";
 
-inline constexpr unsigned kMaxRegions = 64;
+// Together with the superblock 8 KiB: libpmemobj gives a larger root object a run of chunks of its
+// own, which a small pool cannot spare.
+inline constexpr unsigned kMaxRegions = 56;
 inline constexpr unsigned kBuildSlots = 64;
 
 // Seeds of the checked words.
@@ -71,9 +73,9 @@ enum class RegionKindOnMedium : std::uint32_t { pool = 1, external = 2, volatile
 //       80    8  window: frames from the base to the end of the file (part) that holds it; regions
 //                made later in the same file continue the same physical range within it
 //       88    8  offset in the file of the first frame, which equals base * 4 KiB modulo 1 GiB
-//       96  256  path of an external region's file, zero-terminated
-//      352  152  (zero)
-//      504    8  CRC-32 over bytes 0..503, zero-extended
+//       96    8  pool offset of the path of an external region's file, 0 for none
+//      104   16  (zero)
+//      120    8  CRC-32 over bytes 0..119, zero-extended
 struct RegionRecord {
     RegionKindOnMedium kind;
     std::uint32_t reserved0;
@@ -87,15 +89,15 @@ struct RegionRecord {
     std::uint64_t generation;
     std::uint64_t window_frames;
     std::uint64_t file_offset;
-    char path[256];
-    std::uint8_t reserved1[152];
+    std::uint64_t path_offset;
+    std::uint8_t reserved1[16];
     std::uint64_t checksum;
 
     std::uint64_t computed_checksum() const {
-        return Crc32().add({reinterpret_cast<const std::byte*>(this), 504}).value();
+        return Crc32().add({reinterpret_cast<const std::byte*>(this), 120}).value();
     }
 };
-static_assert(sizeof(RegionRecord) == 512 && offsetof(RegionRecord, checksum) == 504);
+static_assert(sizeof(RegionRecord) == 128 && offsetof(RegionRecord, checksum) == 120);
 static_assert(std::is_trivially_copyable_v<RegionRecord>);
 
 struct Superblock {
@@ -126,7 +128,7 @@ struct Superblock {
 };
 static_assert(offsetof(Superblock, checksum) == 120 && offsetof(Superblock, boot_epoch) == 128);
 static_assert(offsetof(Superblock, build_slots) == 256 && offsetof(Superblock, regions) == 1024);
-static_assert(sizeof(Superblock) == 1024 + 512 * kMaxRegions);
+static_assert(sizeof(Superblock) == 8192);
 static_assert(std::is_trivially_copyable_v<Superblock>);
 
 }  // namespace holdfast::format

@@ -97,11 +97,12 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
 
 Result<void> PhysicalMemory::add_pool_region(std::uint64_t size_bytes,
                                              std::uint64_t reserve_bytes) {
-    const auto index = static_cast<unsigned>(regions().size());
-    if (index == format::kMaxRegions)
-        return fail(
-            ErrorCode::no_space,
-            fmt::format("{}: {} regions already, and no more are possible", pool_.path(), index));
+    const std::scoped_lock lock(adding_);
+    const auto first_index = static_cast<unsigned>(regions().size());
+    if (first_index == format::kMaxRegions)
+        return fail(ErrorCode::no_space,
+                    fmt::format("{}: {} regions already, and no more are possible", pool_.path(),
+                                first_index));
     std::uint64_t object_bytes = pool_.largest_allocation(size_bytes + reserve_bytes);
     object_bytes = object_bytes > reserve_bytes ? object_bytes - reserve_bytes : 0;
     object_bytes = std::min(object_bytes, size_bytes);
@@ -118,62 +119,78 @@ Result<void> PhysicalMemory::add_pool_region(std::uint64_t size_bytes,
     if (!next_base)
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the next physical base fails its check", pool_.path()));
-    pool::WriteSet writes;
+    unsigned end_index = first_index;
     const auto body = [&](pool::TransactionScope& scope) -> Result<void> {
         auto object = scope.allocate(object_bytes);
         if (!object) return std::unexpected(object.error());
-        format::RegionRecord record{};
-        record.kind = format::RegionKindOnMedium::pool;
-        if (getrandom(record.uuid, sizeof record.uuid, 0) != sizeof record.uuid)
-            return fail(ErrorCode::io, "the system gave no random bytes for a region's UUID");
-        record.metadata_offset = (*object + 15) & ~std::uint64_t{15};
-        const std::uint64_t frames = (object_bytes - 2 * kPageSize) / kPerFrame;
-        // Aligned in memory and so in the file: the pool's own start is page-aligned.
-        record.frames_offset =
-            (record.metadata_offset + frames * format::kFrameMetadataBytes + kPageSize - 1) /
-            kPageSize * kPageSize;
-        std::uint64_t contiguous = 0;
-        const auto place =
-            pool_.locate(pool_.at(record.frames_offset), std::uint64_t{1} << 52, &contiguous);
-        if (!place) return fail(ErrorCode::io, "cannot find the pool's file in /proc/self/maps");
-        record.file_offset = place->offset;
-        record.window_frames = contiguous >> kPageShift;
-        // A part of a poolset may end inside the object; the rest of it is not used then.
-        record.frame_count = std::min(frames, record.window_frames);
-        record.base_frame = 0;
-        for (const Region& other : regions()) {
-            if (pool_.at(record.frames_offset) < other.host_) continue;
-            const auto frames_on =
-                static_cast<std::uint64_t>(pool_.at(record.frames_offset) - other.host_) /
-                kPageSize;
-            if (frames_on < other.record().window_frames &&
-                record.file_offset == other.record().file_offset + (frames_on << kPageShift))
-                record.base_frame = other.record().base_frame + frames_on;
+        // Metadata of all frames first, then the frames, aligned in memory and so in the file: the
+        // pool's own start is page-aligned.
+        std::uint64_t frames = (object_bytes - 2 * kPageSize) / kPerFrame;
+        pool::Offset metadata = (*object + 15) & ~std::uint64_t{15};
+        pool::Offset place = (metadata + frames * format::kFrameMetadataBytes + kPageSize - 1) /
+                             kPageSize * kPageSize;
+        std::uint64_t base = *next_base;
+        // One region for each part of a poolset that the object reaches into.
+        while (frames != 0 && end_index < format::kMaxRegions) {
+            auto record = new_record(place, frames, base);
+            if (!record) return std::unexpected(record.error());
+            record->metadata_offset = metadata;
+            record->checksum = record->computed_checksum();
+            scope.write(&superblock_.regions[end_index++], std::as_bytes(std::span(&*record, 1)));
+            metadata += record->frame_count * format::kFrameMetadataBytes;
+            place += record->frame_count << kPageShift;
+            frames -= record->frame_count;
         }
-        std::uint64_t new_next_base = *next_base;
-        if (record.base_frame == 0) {
-            const std::uint64_t from = std::max(*next_base, kFirstBase);
-            record.base_frame = (from + kFramesPerGiB - 1) / kFramesPerGiB * kFramesPerGiB +
-                                record.file_offset % kGiB / kPageSize;
-            new_next_base = record.base_frame + record.window_frames;
-        }
-        if (record.base_frame + record.window_frames > kFrameNumberEnd)
-            return fail(ErrorCode::no_space, "physical addresses of 52 bits are used up");
-        record.initialized = 0;
-        record.checksum = record.computed_checksum();
-        scope.write(&superblock_.regions[index], std::as_bytes(std::span(&record, 1)));
         const auto put = [&](std::uint64_t& word, std::uint64_t value, std::uint32_t seed) {
             const std::uint64_t encoded = format::CheckedWord::encode(value, seed);
             scope.write(&word, std::as_bytes(std::span(&encoded, 1)));
         };
-        put(superblock_.region_count, index + 1, format::kSeedRegionCount);
-        put(superblock_.next_base, new_next_base, format::kSeedNextBase);
+        put(superblock_.region_count, end_index, format::kSeedRegionCount);
+        put(superblock_.next_base, base, format::kSeedNextBase);
         return {};
     };
-    // Commit point: the transaction's. A crash before it leaves neither object nor record. The
+    // Commit point: the transaction's. A crash before it leaves neither object nor records. The
     // metadata needs no preparation, see `initialized` and FrameAllocator.
-    if (auto done = pool_.commit(writes, body); !done) return done;
-    return take_up(index);
+    pool::WriteSet none;
+    if (auto done = pool_.commit(none, body); !done) return done;
+    for (unsigned index = first_index; index < end_index; ++index)
+        if (auto done = take_up(index); !done) return done;
+    return {};
+}
+
+// The record of a region at `place`, of at most `frames` frames and within one file; without its
+// metadata's place and its checksum. Raises `next_base` if it needs a physical range of its own.
+Result<format::RegionRecord> PhysicalMemory::new_record(pool::Offset place, std::uint64_t frames,
+                                                        std::uint64_t& next_base) const {
+    format::RegionRecord record{};
+    record.kind = format::RegionKindOnMedium::pool;
+    if (getrandom(record.uuid, sizeof record.uuid, 0) != sizeof record.uuid)
+        return fail(ErrorCode::io, "the system gave no random bytes for a region's UUID");
+    std::uint64_t contiguous = 0;
+    const auto location = pool_.locate(pool_.at(place), std::uint64_t{1} << 52, &contiguous);
+    if (!location || contiguous < kPageSize)
+        return fail(ErrorCode::io, "cannot find the pool's file in /proc/self/maps");
+    record.frames_offset = place;
+    record.file_offset = location->offset;
+    record.window_frames = contiguous >> kPageShift;
+    record.frame_count = std::min(frames, record.window_frames);
+    for (const Region& other : regions()) {
+        // Behind another region of the same file: its physical range goes on here.
+        if (pool_.at(place) < other.host_) continue;
+        const auto frames_on =
+            static_cast<std::uint64_t>(pool_.at(place) - other.host_) / kPageSize;
+        if (frames_on < other.record().window_frames)
+            record.base_frame = other.record().base_frame + frames_on;
+    }
+    if (record.base_frame == 0) {
+        const std::uint64_t from = std::max(next_base, kFirstBase);
+        record.base_frame = (from + kFramesPerGiB - 1) / kFramesPerGiB * kFramesPerGiB +
+                            record.file_offset % kGiB / kPageSize;
+        next_base = record.base_frame + record.window_frames;
+    }
+    if (record.base_frame + record.window_frames > kFrameNumberEnd)
+        return fail(ErrorCode::no_space, "physical addresses of 52 bits are used up");
+    return record;
 }
 
 }  // namespace holdfast::memory

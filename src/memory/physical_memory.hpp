@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 
 #include "format/frame_metadata.hpp"
@@ -132,10 +134,13 @@ class PhysicalMemory {
 
   private:
     Result<void> take_up(unsigned index);
+    Result<format::RegionRecord> new_record(pool::Offset place, std::uint64_t frames,
+                                            std::uint64_t& next_base) const;
     const Window* other_window_of(FrameNumber frame) const;
 
     const pool::Pool& pool_;
     format::Superblock& superblock_;
+    std::mutex adding_;
     std::array<Region, format::kMaxRegions> regions_;
     std::atomic<std::size_t> region_count_ = 0;
     std::array<Window, format::kMaxRegions> windows_;

@@ -17,10 +17,20 @@
 namespace holdfast::pool {
 namespace {
 
-// libpmemobj's layout of the start of a pool: a header that begins with a signature, and the
-// layout's name in the 1,024 bytes behind its 4,096.
+// libpmemobj's layout of the start of a pool (struct PMEMobjpool, version 6): a header of 4,096
+// bytes that begins with a signature; the layout's name; where the heap begins; and, behind that
+// descriptor of 2,048 bytes, where the root object is and how long the heap, the rest of the pool.
 constexpr std::array<char, 8> kPoolSignature = {'P', 'M', 'E', 'M', 'O', 'B', 'J', 0};
 constexpr std::size_t kLayoutNameAt = 4096, kLayoutNameSize = 1024;
+constexpr std::size_t kHeapOffsetAt = kLayoutNameAt + kLayoutNameSize + 16;
+constexpr std::size_t kRootOffsetAt = kLayoutNameAt + 2048;
+constexpr std::size_t kHeapSizeAt = kRootOffsetAt + 32, kStartSize = kHeapSizeAt + 8;
+
+std::uint64_t word_at(const std::string& bytes, std::size_t at) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof word);
+    return word;
+}
 
 std::string read_start(const std::string& path, std::size_t size_bytes) {
     std::string bytes(size_bytes, '\0');
@@ -30,8 +40,8 @@ std::string read_start(const std::string& path, std::size_t size_bytes) {
     return bytes;
 }
 
-Result<void> examine_pool_part(const std::string& path, const std::string& layout,
-                               bool has_layout) {
+// `is_whole`: the file is all of the pool, and not the first part of a poolset.
+Result<void> examine_pool_part(const std::string& path, const std::string& layout, bool is_whole) {
     struct stat status{};
     if (stat(path.c_str(), &status) != 0) {
         if (errno == ENOENT)
@@ -50,26 +60,27 @@ Result<void> examine_pool_part(const std::string& path, const std::string& layou
                     fmt::format("{}: not writable; opening a store replays its logs, so give write "
                                 "permission or work on a copy",
                                 path));
-    const std::string start = read_start(path, kLayoutNameAt + kLayoutNameSize);
+    const std::string start = read_start(path, kStartSize);
     if (start.size() < kPoolSignature.size() ||
         std::memcmp(start.data(), kPoolSignature.data(), kPoolSignature.size()) != 0)
         return fail(
             ErrorCode::not_a_pool,
             fmt::format("{}: not a libpmemobj pool; nothing was changed, name another file", path));
-    if (start.size() < kLayoutNameAt + kLayoutNameSize ||
-        static_cast<std::uint64_t>(status.st_size) < PMEMOBJ_MIN_PART)
+    const auto file_size = static_cast<std::uint64_t>(status.st_size);
+    const bool has_start = start.size() == kStartSize;
+    // libpmemobj would open a pool that was cut off, and write to it.
+    if (!has_start || file_size < PMEMOBJ_MIN_PART ||
+        (is_whole && file_size < word_at(start, kHeapOffsetAt) + word_at(start, kHeapSizeAt)))
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the pool is cut off after {} bytes; restore it from a copy",
-                                path, status.st_size));
-    if (has_layout) {
-        const char* name = start.data() + kLayoutNameAt;
-        const std::string found(name, strnlen(name, kLayoutNameSize));
-        if (found != layout)
-            return fail(ErrorCode::not_a_pool,
-                        fmt::format("{}: a pool of another program (layout \"{}\", not \"{}\"); "
-                                    "nothing was changed, name another file",
-                                    path, found, layout));
-    }
+                                path, file_size));
+    const char* const name = start.data() + kLayoutNameAt;
+    const std::string found(name, strnlen(name, kLayoutNameSize));
+    if (found != layout)
+        return fail(ErrorCode::not_a_pool,
+                    fmt::format("{}: a pool of another program (layout \"{}\", not \"{}\"); "
+                                "nothing was changed, name another file",
+                                path, found, layout));
     return {};
 }
 
@@ -103,7 +114,7 @@ Result<void> examine_for_open(const std::string& path, const std::string& layout
         auto part = examine_poolset(path);
         if (!part) return std::unexpected(part.error());
         if (std::filesystem::is_directory(*part)) return {};
-        return examine_pool_part(*part, layout, true);
+        return examine_pool_part(*part, layout, false);
     }
     return examine_pool_part(path, layout, true);
 }
@@ -142,6 +153,18 @@ Result<void> examine_for_create(const std::string& path, std::uint64_t size_byte
                     fmt::format("{}: {} MiB asked for, and the file system has {} MiB left", path,
                                 size_bytes >> 20, available >> 20));
     return {};
+}
+
+std::string peek_root(const std::string& path, std::size_t size_bytes) {
+    struct stat status{};
+    if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return {};
+    const std::string start = read_start(path, kStartSize);
+    if (start.size() != kStartSize || word_at(start, kRootOffsetAt) == 0) return {};
+    std::string bytes(size_bytes, '\0');
+    std::ifstream file(path, std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(word_at(start, kRootOffsetAt)));
+    file.read(bytes.data(), static_cast<std::streamsize>(size_bytes));
+    return file ? bytes : std::string();
 }
 
 }  // namespace holdfast::pool

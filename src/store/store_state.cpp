@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "pool/pool_file.hpp"
 #include "recovery/open_checks.hpp"
 #include "space/annotations.hpp"
 
@@ -57,9 +58,10 @@ Result<std::shared_ptr<StoreState>> StoreState::create(const std::string& path,
 }
 
 std::uint64_t StoreState::reserve_bytes() const {
-    // What libpmemobj's own objects (directory, names, long logs) may need beside the frames.
+    // What libpmemobj's own objects (directory, names, long logs) may need beside the frames. Its
+    // heap gives each class of small objects a chunk of 256 KiB, so a few of them at least.
     const std::uint64_t size = memory.superblock().pool_size_bytes;
-    return std::clamp<std::uint64_t>(size / 32, std::uint64_t{512} << 10, std::uint64_t{64} << 20);
+    return std::clamp<std::uint64_t>(size / 32, std::uint64_t{1} << 20, std::uint64_t{64} << 20);
 }
 
 Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
@@ -76,11 +78,13 @@ Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
     fresh.next_base = CheckedWord::encode(0, format::kSeedNextBase);
     for (unsigned slot = 0; slot < format::kBuildSlots; ++slot)
         fresh.build_slots[slot] = memory::BuildLog::empty_slot_word(slot);
+    // In place and without a log: a crash before the magic is written leaves a store whose making
+    // was interrupted, whatever else is there.
+    pool->copy(&superblock, &fresh, sizeof fresh);
+    pool->drain();
     pool::WriteSet none;
-    // Without the magic: a crash from here on leaves a store whose making was interrupted.
     auto done = pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
         fresh.directory_offset = pool::OrderedMap::create(scope);
-        scope.write(&superblock, std::as_bytes(std::span(&fresh, 1)));
         return {};
     });
     if (!done) return done;
@@ -106,6 +110,8 @@ Result<std::shared_ptr<StoreState>> StoreState::open(const std::string& path,
                                                      const OpenOptions& options) {
     // The order of opening: libpmemobj replays its logs; the superblock; the regions. Nothing here
     // may depend on what is mapped, free, or in limbo.
+    if (auto fine = recovery::check_before_opening(pool::peek_root(path, 128), path); !fine)
+        return std::unexpected(fine.error());
     auto pool =
         pool::Pool::open(path, is_on(options.emulation), format::kLayout, sizeof(Superblock));
     if (!pool) return std::unexpected(pool.error());
