@@ -202,6 +202,8 @@ void FrameAllocator::retire(Extent extent) {
 }
 
 bool FrameAllocator::collect_retired() {
+    // Who comes second waits for what the first is about to give back.
+    const std::scoped_lock collecting(collecting_);
     std::vector<Extent> retired;
     {
         const std::scoped_lock lock(mutex_);

@@ -71,6 +71,7 @@ class FrameAllocator {
     void put_locked(Extent extent);
 
     PhysicalMemory& memory_;
+    std::mutex collecting_;  // before mutex_
     std::mutex mutex_;
     std::vector<RegionChunks> regions_;
     std::size_t hint_region_ = 0, hint_chunk_ = 0, hint_word_ = 0;

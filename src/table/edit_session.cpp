@@ -32,17 +32,25 @@ std::optional<FrameMetadata> EditSession::metadata(FrameNumber frame) const {
     return FrameMetadata::decode(word0, word1);
 }
 
+// Attempts again as long as room can be made, and once more after that: another thread may have
+// made some between our last attempt and our finding none left to make.
+template <typename Attempt>
+auto EditSession::while_room_is_made(std::uint64_t frames, const Attempt& attempt) {
+    for (bool room = true; room;) {
+        auto outcome = attempt();
+        if (outcome || outcome.error().code != ErrorCode::no_space) return outcome;
+        room = services_.on_shortage(frames);
+    }
+    return attempt();
+}
+
 Result<void> EditSession::reserve(std::uint64_t count) {
     if (!build_) {
         auto build = services_.build_log.acquire();
         if (!build) return std::unexpected(build.error());
         build_ = std::move(*build);
     }
-    for (;;) {
-        auto done = services_.build_log.reserve(*build_, count);
-        if (done || done.error().code != ErrorCode::no_space || !services_.on_shortage(count))
-            return done;
-    }
+    return while_room_is_made(count, [&] { return services_.build_log.reserve(*build_, count); });
 }
 
 Result<FrameNumber> EditSession::next_frame(bool* from_build) {
@@ -58,14 +66,9 @@ Result<FrameNumber> EditSession::next_frame(bool* from_build) {
         *from_build = true;
         return frame;
     }
-    for (;;) {
-        auto frame = services_.allocator.allocate_one();
-        if (frame) {
-            singles_.push_back(*frame);
-            return frame;
-        }
-        if (frame.error().code != ErrorCode::no_space || !services_.on_shortage(1)) return frame;
-    }
+    auto frame = while_room_is_made(1, [&] { return services_.allocator.allocate_one(); });
+    if (frame) singles_.push_back(*frame);
+    return frame;
 }
 
 Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_t index) {

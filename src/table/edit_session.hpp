@@ -91,6 +91,8 @@ class EditSession {
 
   private:
     Result<FrameNumber> next_frame(bool* from_build);
+    template <typename Attempt>
+    auto while_room_is_made(std::uint64_t frames, const Attempt& attempt);
     void end();
 
     Services& services_;
