@@ -155,6 +155,14 @@ Result<void> examine_for_create(const std::string& path, std::uint64_t size_byte
     return {};
 }
 
+bool grows_on_demand(const std::string& path) {
+    struct stat status{};
+    if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) || !is_poolset(path))
+        return false;
+    const auto part = examine_poolset(path);
+    return part && std::filesystem::is_directory(*part);
+}
+
 std::string peek_root(const std::string& path, std::size_t size_bytes) {
     struct stat status{};
     if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) return {};

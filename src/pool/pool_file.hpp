@@ -15,6 +15,9 @@ Result<void> examine_for_open(const std::string& path, const std::string& layout
 // Succeeds if `path` may be given to pmemobj_create: nothing there, or a poolset or device.
 Result<void> examine_for_create(const std::string& path, std::uint64_t size_bytes);
 
+// Whether libpmemobj adds files to the pool as its heap grows: a poolset over a folder.
+bool grows_on_demand(const std::string& path);
+
 // The first `size_bytes` of the root object as they stand in the file, before libpmemobj has
 // replayed its logs; empty if they cannot be had without opening the pool (a poolset, a device, no
 // root).

@@ -19,6 +19,9 @@ using format::Superblock;
 
 namespace {
 
+// How much is added to a pool that grows on demand, at least.
+constexpr std::uint64_t kGrowthBytes = std::uint64_t{64} << 20;
+
 bool is_on(PmemEmulation emulation) {
     if (emulation != PmemEmulation::from_environment) return emulation == PmemEmulation::on;
     const char* value = std::getenv("HOLDFAST_EMULATE_PMEM");
@@ -88,13 +91,15 @@ Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
         return {};
     });
     if (!done) return done;
-    // An object has at most 15.99 GiB: a large pool gets several regions.
+    // All the room there is; in several regions, since an object has at most 15.99 GiB. A pool that
+    // grows on demand is not grown to its limit, but a region at a time, when frames run out.
+    const bool on_demand = pool::grows_on_demand(pool->path());
+    const std::uint64_t limit = on_demand ? kGrowthBytes : ~std::uint64_t{0} >> 1;
     const std::uint64_t reserve = reserve_bytes();
     for (;;) {
-        auto added = memory.add_pool_region(~std::uint64_t{0} >> 1, reserve);
+        auto added = memory.add_pool_region(limit, reserve);
         if (!added && memory.regions().empty()) return added;
-        if (!added) break;
-        if (size_bytes != 0 && size_bytes < (std::uint64_t{8} << 30)) break;
+        if (!added || on_demand) break;
     }
     fresh.magic = format::kMagic;
     fresh.checksum = fresh.computed_checksum();
@@ -193,8 +198,7 @@ bool StoreState::make_room(std::uint64_t frames) {
         if (any) return true;
     }
     return memory
-        .add_pool_region(std::max(frames * (kPageSize + 64), std::uint64_t{64} << 20),
-                         reserve_bytes())
+        .add_pool_region(std::max(frames * (kPageSize + 64), kGrowthBytes), reserve_bytes())
         .has_value();
 }
 

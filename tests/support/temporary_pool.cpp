@@ -37,7 +37,10 @@ TemporaryPool::TemporaryPool(const std::string& folder) {
     unlink(path_.c_str());
 }
 
-TemporaryPool::~TemporaryPool() { unlink(path_.c_str()); }
+TemporaryPool::~TemporaryPool() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+}
 
 Store TemporaryPool::create(std::uint64_t size_bytes) const {
     return value_of(

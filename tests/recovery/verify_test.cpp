@@ -1,0 +1,136 @@
+// `verify` names each invariant that does not hold: every one is broken here on purpose.
+#include "holdfast/verify.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "format/entry.hpp"
+#include "format/frame_metadata.hpp"
+#include "format/space_record.hpp"
+#include "space/space_state.hpp"
+#include "store/store_state.hpp"
+#include "support/temporary_pool.hpp"
+
+namespace holdfast::test {
+namespace {
+
+using format::Entry;
+using format::FrameKind;
+using format::FrameMetadata;
+
+class Verify : public testing::Test {
+  protected:
+    Verify() : store(pool.create()), space(value_of(store.create_space("space"))) {
+        must(space.map({kAddress, 3 * kPageSize}, protection::rw, {.name = "name"}));
+        EXPECT_TRUE(store.verify().clean());
+    }
+    memory::PhysicalMemory& memory() { return store.state().memory; }
+    std::uint64_t* entry(unsigned level) {
+        FrameNumber table = space.state().root().entry.frame();
+        for (unsigned at = 4; at > level; --at)
+            table = Entry(memory().table(table)[format::slot_of(kAddress, at)]).frame();
+        return memory().table(table) + format::slot_of(kAddress, level);
+    }
+    FrameNumber frame() { return space.translate(kAddress)->physical.frame(); }
+    void set_metadata(FrameNumber frame, const FrameMetadata& metadata) {
+        memory().metadata(frame).word0[0] = metadata.word0(frame);
+        memory().metadata(frame).word0[1] = metadata.word1();
+    }
+    // Exactly these invariants are reported.
+    void expect(const std::vector<std::string>& invariants) {
+        std::set<std::string> found;
+        for (const Finding& finding : store.verify().findings) found.insert(finding.what);
+        EXPECT_THAT(found, testing::UnorderedElementsAreArray(invariants));
+    }
+    static constexpr VirtAddr kAddress{0x1234'5678'9000};
+    const TemporaryPool pool;
+    Store store;
+    Space space;
+};
+
+TEST_F(Verify, CountsWhatIsThere) {
+    const VerifyReport report = store.verify();
+    EXPECT_EQ(report.mapped_pages, 3u);
+    EXPECT_EQ(report.tables, 4u);
+    EXPECT_EQ(report.frames_reachable, 3u + 4 + 1);  // pages, tables, the space record
+    EXPECT_EQ(report.frames_total, report.frames_reachable + report.frames_free);
+}
+
+TEST_F(Verify, I1EntryAndTheRangeThatIsLost) {
+    *entry(1) ^= Entry::kWritable;
+    const VerifyReport report = store.verify();
+    ASSERT_FALSE(report.clean());
+    EXPECT_EQ(report.findings[0].what, "I1 entry");
+    EXPECT_EQ(report.findings[0].space, "space");
+    EXPECT_EQ(report.findings[0].range, (Range{kAddress, kPageSize}));
+    // What the entry led to is accounted for by nothing now.
+    expect({"I1 entry", "I4 account"});
+}
+
+TEST_F(Verify, I2Table) {
+    const FrameNumber table = Entry(*entry(2)).frame();
+    FrameMetadata metadata = *memory().valid_metadata(table);
+    ++metadata.index;
+    set_metadata(table, metadata);
+    expect({"I2 table", "I4 account"});
+}
+
+TEST_F(Verify, I3Reference) {
+    FrameMetadata metadata = *memory().valid_metadata(frame());
+    metadata.references = 2;
+    set_metadata(frame(), metadata);
+    expect({"I3 reference"});
+}
+
+TEST_F(Verify, I4LeakedFrame) {
+    const FrameNumber leaked = frame() + 1000;
+    set_metadata(leaked, {.kind = FrameKind::data, .references = 1, .owner = 1, .index = 9});
+    expect({"I4 account"});
+}
+
+TEST_F(Verify, I4UsedAndFree) {
+    const FrameNumber used = frame();
+    memory().metadata(used).word0[0] =
+        FrameMetadata::free_word0(used, memory().valid_metadata(used)->generation);
+    const VerifyReport report = store.verify();
+    EXPECT_FALSE(report.clean());
+    expect({"I1 entry"});
+}
+
+TEST_F(Verify, I5FrameMetadata) {
+    memory().metadata(frame() + 1000).word0[0] ^= 1u << 20;
+    expect({"I5 metadata"});
+}
+
+TEST_F(Verify, I5SpaceRecord) {
+    auto* const record =
+        reinterpret_cast<format::SpaceRecord*>(memory().host(space.state().record));
+    record->created_epoch ^= 1;
+    expect({"I5 metadata", "I4 account"});
+}
+
+TEST_F(Verify, I6Directory) {
+    auto* const record =
+        reinterpret_cast<format::SpaceRecord*>(memory().host(space.state().record));
+    record->name[0] = 'x';
+    record->checksum = record->computed_checksum();
+    expect({"I6 directory"});
+}
+
+TEST_F(Verify, I7Annotation) {
+    // A name over pages that are not mapped.
+    *entry(1) = 0;
+    expect({"I7 annotation", "I4 account"});
+}
+
+TEST_F(Verify, TheRootItself) {
+    auto* const record =
+        reinterpret_cast<format::SpaceRecord*>(memory().host(space.state().record));
+    record->root ^= std::uint64_t{1} << 20;
+    expect({"I2 table", "I4 account"});
+}
+
+}  // namespace
+}  // namespace holdfast::test
