@@ -157,6 +157,21 @@ Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count) {
 }
 
 Result<FrameNumber> FrameAllocator::allocate_one() {
+    {
+        // Nearly always there is one in the word where the last one was.
+        const std::scoped_lock lock(mutex_);
+        if (hint_region_ < regions_.size()) {
+            Chunk* const chunk = regions_[hint_region_].chunks[hint_chunk_].get();
+            if (chunk != nullptr && chunk->free_bits[hint_word_] != 0) {
+                std::uint64_t& bits = chunk->free_bits[hint_word_];
+                const auto at = static_cast<unsigned>(std::countr_zero(bits));
+                bits &= bits - 1;
+                --chunk->free_count;
+                return memory_.regions()[hint_region_].base() + hint_chunk_ * kChunkFrames +
+                       (hint_word_ * 64 + at);
+            }
+        }
+    }
     auto extents = allocate(1);
     if (!extents) return std::unexpected(extents.error());
     return extents->front().first;

@@ -147,49 +147,47 @@ void Pool::copy(void* destination, const void* source, std::size_t size_bytes) c
     pmemobj_memcpy(handle_->pop.handle(), destination, source, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
 }
 
+// Undo words: neighbours share one snapshot, since each snapshot costs a fence. A crash after any
+// of these stores finds the snapshots in the log and rolls all of them back.
+void Pool::store_undo_words(const WriteSet::Writes& words) {
+    for (std::size_t i = 0; i < words.size();) {
+        if (words[i].word_class == WordClass::publish) {
+            ++i;
+            continue;
+        }
+        std::size_t end = i + 1;
+        while (end < words.size() && words[end].word_class == WordClass::undo &&
+               words[end].word == words[end - 1].word + 1)
+            ++end;
+        obj::flat_transaction::snapshot(words[i].word, end - i);
+        for (; i < end; ++i) store_word(words[i].word, words[i].value, std::memory_order_relaxed);
+    }
+}
+
+// Publish words go into the redo log: libpmemobj stores them after its commit point is durable. A
+// crash before it leaves every old word, a crash after it every new one.
+void Pool::add_publish_words(const WriteSet::Writes& words) const {
+    boost::container::small_vector<pobj_action, WriteSet::kLinear> actions;
+    for (const WriteSet::Write& write : words)
+        if (write.word_class == WordClass::publish)
+            pmemobj_set_value(handle_->pop.handle(), &actions.emplace_back(), write.word,
+                              write.value);
+    if (!actions.empty() && pmemobj_tx_publish(actions.data(), actions.size()) != 0)
+        throw pmem::transaction_error("cannot extend the redo log");
+}
+
 Result<void> Pool::commit(WriteSet& writes, const Body& body) const {
-    PMEMobjpool* const pop = handle_->pop.handle();
-    Result<void> outcome;
     try {
-        obj::flat_transaction::run(handle_->pop, [&] {
-            if (body) {
-                TransactionScope scope(*this);
-                outcome = body(scope);
-                if (!outcome) obj::flat_transaction::abort(ECANCELED);
-            }
-            // Undo words: neighbours share one snapshot, since each snapshot costs a fence. A
-            // crash after any of these stores finds the snapshots and rolls all of them back.
-            writes.sort();
-            const auto& words = writes.writes();
-            std::size_t publish_count = 0;
-            for (std::size_t i = 0; i < words.size();) {
-                if (words[i].word_class == WordClass::publish) {
-                    ++publish_count;
-                    ++i;
-                    continue;
-                }
-                std::size_t end = i + 1;
-                while (end < words.size() && words[end].word_class == WordClass::undo &&
-                       words[end].word == words[end - 1].word + 1)
-                    ++end;
-                obj::flat_transaction::snapshot(words[i].word, end - i);
-                for (; i < end; ++i)
-                    store_word(words[i].word, words[i].value, std::memory_order_relaxed);
-            }
-            // Publish words go into the redo log: libpmemobj stores them after its commit point is
-            // durable. A crash before it leaves every old word, a crash after it every new one.
-            if (publish_count != 0) {
-                std::vector<pobj_action> actions(publish_count);
-                std::size_t used = 0;
-                for (const auto& write : words)
-                    if (write.word_class == WordClass::publish)
-                        pmemobj_set_value(pop, &actions[used++], write.word, write.value);
-                if (pmemobj_tx_publish(actions.data(), used) != 0)
-                    throw pmem::transaction_error("cannot extend the redo log");
-            }
-        });
-    } catch (const pmem::manual_tx_abort&) {
-        return outcome;
+        // Aborts if it is left by an exception or a return before `commit`.
+        obj::flat_transaction::manual transaction(handle_->pop);
+        if (body) {
+            TransactionScope scope(*this);
+            if (auto done = body(scope); !done) return done;
+        }
+        writes.sort();
+        store_undo_words(writes.writes());
+        add_publish_words(writes.writes());
+        obj::flat_transaction::commit();
     } catch (const pmem::transaction_out_of_memory& error) {
         return fail(ErrorCode::no_space,
                     fmt::format("{}: no room left in the pool for its own records ({}); unmap "

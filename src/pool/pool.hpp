@@ -85,6 +85,8 @@ class Pool {
     friend class OrderedMap;
     Pool() = default;
     struct Handle;
+    static void store_undo_words(const WriteSet::Writes& words);
+    void add_publish_words(const WriteSet::Writes& words) const;
     pmemobjpool* take(const std::string& path, Handle opened);
 
     std::unique_ptr<Handle> handle_;

@@ -13,9 +13,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <boost/container/small_vector.hpp>
 #include <cstdint>
 #include <unordered_map>
-#include <vector>
 
 namespace holdfast::pool {
 
@@ -60,13 +60,21 @@ class WriteSet {
 
     bool empty() const { return writes_.empty(); }
     std::size_t size() const { return writes_.size(); }
-    const std::vector<Write>& writes() const { return writes_; }
+    // Most commits have a few words, and then need no memory of their own.
+    static constexpr std::size_t kLinear = 16;
+    using Writes = boost::container::small_vector<Write, kLinear>;
+    const Writes& writes() const { return writes_; }
+    // Whether any word in [begin, end) is to have a value other than 0.
+    bool has_nonzero(const std::uint64_t* begin, const std::uint64_t* end) const {
+        return std::any_of(writes_.begin(), writes_.end(), [&](const Write& write) {
+            return write.word >= begin && write.word < end && write.value != 0;
+        });
+    }
     void clear() {
         writes_.clear();
         index_.clear();
     }
-    // Forgets every write after the first `count`: how a call that failed is taken back. Values
-    // that the call changed in earlier words are kept by the caller, see TableEditor.
+    // In ascending order of addresses, so that neighbours can share a snapshot.
     void sort() {
         std::sort(writes_.begin(), writes_.end(),
                   [](const Write& a, const Write& b) { return a.word < b.word; });
@@ -77,7 +85,6 @@ class WriteSet {
 
   private:
     static constexpr std::size_t kNone = ~std::size_t{0};
-    static constexpr std::size_t kLinear = 16;
 
     std::size_t find(const std::uint64_t* word) const {
         if (writes_.size() > kLinear) {
@@ -89,7 +96,7 @@ class WriteSet {
         return kNone;
     }
 
-    std::vector<Write> writes_;
+    Writes writes_;
     std::unordered_map<const std::uint64_t*, std::size_t> index_;
 };
 

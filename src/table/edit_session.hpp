@@ -10,6 +10,7 @@
 // Not thread-safe.
 #pragma once
 
+#include <boost/container/small_vector.hpp>
 #include <functional>
 #include <optional>
 #include <unordered_set>
@@ -52,6 +53,10 @@ class EditSession {
 
     // --- words ---
     std::uint64_t load(const std::uint64_t* word) const { return writes_.load(word); }
+    // Whether any of these words is to have a value other than 0.
+    bool has_nonzero_writes(const std::uint64_t* begin, const std::uint64_t* end) const {
+        return writes_.has_nonzero(begin, end);
+    }
     Entry load_entry(FrameNumber table, unsigned slot) const {
         return Entry(load(memory().table(table) + slot));
     }

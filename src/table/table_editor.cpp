@@ -256,23 +256,33 @@ Result<void> TableEditor::unmap(PageRange range) {
     const bool directly = range.count() <= kFewPages;
     auto gathered = unmap_in(root_.entry.frame(), top(), range, directly);
     if (!gathered) return std::unexpected(gathered.error());
-    if (*gathered) session_.detach(LimboKind::subtree, top(), **gathered);
+    if (gathered->gather) session_.detach(LimboKind::subtree, top(), *gathered->gather);
     return {};
 }
 
-bool TableEditor::is_all_empty(FrameNumber table) const {
-    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot)
-        if (!session_.load_entry(table, slot).is_empty()) return false;
-    return true;
+// Looks at slot `likely_used` and onwards first: mostly the next page is mapped.
+bool TableEditor::is_all_empty(FrameNumber table, unsigned likely_used) const {
+    const std::uint64_t* const words = session_.memory().table(table);
+    for (unsigned i = 0; i < kEntriesPerTable; ++i) {
+        const unsigned slot = (likely_used + i) % kEntriesPerTable;
+        if (pool::load_word(words + slot, std::memory_order_relaxed) != 0 &&
+            !session_.load_entry(table, slot).is_empty())
+            return false;
+    }
+    return !session_.has_nonzero_writes(words, words + kEntriesPerTable);
 }
 
-// Empties the range in this table, and returns a gather table with what it held, if anything that
-// is to go to limbo.
-Result<std::optional<TakenFrame>> TableEditor::unmap_in(FrameNumber table,
-                                                        const TablePosition& position,
-                                                        PageRange range, bool directly) {
+// Empties the range in this table.
+Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
+                                                    const TablePosition& position, PageRange range,
+                                                    bool directly) {
     if (auto fine = enter(table, position); !fine) return std::unexpected(fine.error());
-    std::optional<TakenFrame> gather;
+    Unmapped outcome;
+    std::optional<TakenFrame>& gather = outcome.gather;
+    const auto remove_entry = [&](unsigned slot) {
+        session_.store_entry(table, slot, Entry());
+        outcome.emptied = true;
+    };
     const auto gather_entry = [&](unsigned slot, Entry entry) -> Result<void> {
         if (!gather) {
             auto made = session_.take_table(position);
@@ -288,31 +298,31 @@ Result<std::optional<TakenFrame>> TableEditor::unmap_in(FrameNumber table,
         const TablePosition child = position.child(slot);
         if (!entry.is_present()) {
             if (whole) {
-                session_.store_entry(table, slot, Entry());
+                remove_entry(slot);
                 return {};
             }
             auto made = split_absent(table, position, slot, entry);
             if (!made) return std::unexpected(made.error());
             entry = session_.load_entry(table, slot);
         } else if (entry.is_leaf(position.level)) {
-            session_.store_entry(table, slot, Entry());
+            remove_entry(slot);
             // The frame goes with its entry: directly, or with the gather table.
             return directly ? session_.release(entry.frame()) : gather_entry(slot, entry);
         } else if (whole) {
             // A whole subtree: one entry changes its place.
-            session_.store_entry(table, slot, Entry());
+            remove_entry(slot);
             return gather_entry(slot, entry);
         }
         auto below = unmap_in(entry.frame(), child, part, directly);
         if (!below) return std::unexpected(below.error());
-        if (*below)
-            if (auto done = gather_entry(slot, Entry::table((*below)->frame, position.level, slot,
-                                                            (*below)->generation));
+        if (below->gather)
+            if (auto done = gather_entry(slot, Entry::table(below->gather->frame, position.level,
+                                                            slot, below->gather->generation));
                 !done)
                 return done;
-        if (is_all_empty(entry.frame())) {
+        if (below->emptied && is_all_empty(entry.frame(), slots_touched(child, part).second)) {
             // An empty table is of no use, and would be missed by the accounting of free frames.
-            session_.store_entry(table, slot, Entry());
+            remove_entry(slot);
             return session_.release(entry.frame());
         }
         return {};
@@ -321,7 +331,7 @@ Result<std::optional<TakenFrame>> TableEditor::unmap_in(FrameNumber table,
     const auto [first, end] = slots_touched(position, range);
     if (session_.is_fresh(table)) session_.flush_entries(table, first, end);
     if (gather) session_.flush_entries(gather->frame, first, end);
-    return gather;
+    return outcome;
 }
 
 // --- protect ---

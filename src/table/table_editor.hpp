@@ -80,9 +80,13 @@ class TableEditor {
                         Protection protection, LeafSource* source);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,
                                     Entry entry);
-    Result<std::optional<TakenFrame>> unmap_in(FrameNumber table, const TablePosition& position,
-                                               PageRange range, bool directly);
-    bool is_all_empty(FrameNumber table) const;
+    struct Unmapped {
+        std::optional<TakenFrame> gather;  // a table with what the range held, for limbo
+        bool emptied = false;              // whether entries of this very table went
+    };
+    Result<Unmapped> unmap_in(FrameNumber table, const TablePosition& position, PageRange range,
+                              bool directly);
+    bool is_all_empty(FrameNumber table, unsigned likely_used) const;
     std::uint64_t copied_tables(FrameNumber table, const TablePosition& position,
                                 PageRange range) const;
     Result<std::optional<TakenFrame>> protect_in(FrameNumber table, const TablePosition& position,
