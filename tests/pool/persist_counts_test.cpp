@@ -1,0 +1,275 @@
+// How often each durable operation flushes and fences, and how much it logs: exact figures, which a
+// change of the code may only change on purpose. docs/PERFORMANCE.md publishes them.
+//
+// What libpmemobj 1.12 spends, as found by counting bare transactions:
+//   a transaction                    2 fences: begin and end
+//   each snapshot                    2 fences: entry, log; 2 copies; 128 undo bytes up to 40 bytes
+//   snapshots at all                 1 fence, 1 flush, 8 undo bytes: the log is made invalid
+//   each word snapshot and stored    1 flush
+//   published words                  2 fences: redo log, its end; 2 copies; 64 redo bytes a line of
+//                                    it, 64 more for its end, 64 for its header; 1 flush a word
+// and the same flush of lines that a transaction of ours does aside. `Pool::commit` makes one
+// snapshot of words that are neighbours.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <functional>
+#include <ostream>
+
+#include "store/store_state.hpp"
+#include "support/pmem_counters.hpp"
+#include "support/temporary_pool.hpp"
+
+namespace holdfast::test {
+
+static std::ostream& operator<<(std::ostream& out, const PmemCounts& counts) {
+    return out << "{.flush_calls = " << counts.flush_calls
+               << ", .flush_lines = " << counts.flush_lines
+               << ", .copy_calls = " << counts.copy_calls << ", .copy_lines = " << counts.copy_lines
+               << ", .fences = " << counts.fences << ", .syncs = " << counts.syncs
+               << ", .undo_bytes = " << counts.undo_bytes << ", .redo_bytes = " << counts.redo_bytes
+               << "}";
+}
+
+namespace {
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+constexpr std::uint64_t kTablePages = 512;
+constexpr std::uint64_t kGiBPages = kTablePages * kTablePages;
+const VirtAddr kStart{0x10'0000'0000};  // begins a table at every level but the highest
+
+Range pages(std::uint64_t first, std::uint64_t count) {
+    return {kStart + first * kPageSize, count * kPageSize};
+}
+
+class PersistCounts : public testing::Test {
+  protected:
+    PersistCounts()
+        : store(file.create(128 * kMiB)),
+          space(value_of(store.create_space("space"))),
+          source(value_of(store.create_space("source"))) {
+        must(source.map(kSource, protection::rw));
+        // So that the first table exists, the boot epoch is raised and the metadata of the first
+        // 32,768 frames is written.
+        must(space.map(pages(kTablePages - 1, 1), protection::rw));
+    }
+
+    // Limbo is emptied first: a call pays for its own work, and not for a step of what is left.
+    PmemCounts count(const std::function<void()>& operation) {
+        value_of(store.release_limbo());
+        return counted(store.state().pool->at(0), operation);
+    }
+    void map(Range range) { must(space.map(range, protection::rw)); }
+    void share(Range range) { must(space.map_shared(range, protection::rw, source, kSource)); }
+    void protect(Range range) { must(space.protect(range, protection::r)); }
+    void unmap(Range range) { must(space.unmap(range)); }
+
+    static constexpr Range kSource{VirtAddr(kTablePages * kPageSize), kTablePages* kPageSize};
+    TemporaryPool file;
+    Store store;
+    Space space, source;
+};
+
+TEST_F(PersistCounts, ReadingFlushesNothing) {
+    std::array<std::byte, 64> bytes;
+    const Range page = pages(kTablePages - 1, 1);
+    EXPECT_EQ(count([&] {
+                  ASSERT_TRUE(space.translate(page.start));
+                  must(space.read(page.start, bytes));
+                  value_of(space.maps());
+              }),
+              PmemCounts{});
+}
+
+TEST_F(PersistCounts, WriteAndPersistOfALine) {
+    constexpr std::array<std::byte, 8> kBytes{};
+    const Range page = pages(kTablePages - 1, 1);
+    EXPECT_EQ(count([&] {
+                  must(space.write(page.start, kBytes));
+                  must(space.persist({page.start, kBytes.size()}));
+              }),
+              (PmemCounts{.flush_calls = 1, .flush_lines = 1, .fences = 1}));
+}
+
+TEST_F(PersistCounts, OnePage) {
+    // Fences: the transaction, 1 snapshot (the frame's metadata, 16 bytes), 1 published word (its
+    // entry). Flushes: metadata, entry, the undo log's end. Copies: 2 of each log, and the page's
+    // 64 lines of zeros.
+    EXPECT_EQ(count([&] { map(pages(0, 1)); }), (PmemCounts{.flush_calls = 3,
+                                                            .flush_lines = 3,
+                                                            .copy_calls = 5,
+                                                            .copy_lines = 69,
+                                                            .fences = 7,
+                                                            .undo_bytes = 136,
+                                                            .redo_bytes = 192}));
+    // A single published word needs no log: libpmemobj stores it.
+    EXPECT_EQ(count([&] { protect(pages(0, 1)); }),
+              (PmemCounts{.flush_calls = 1, .flush_lines = 1, .fences = 3}));
+    // As map, without zeros.
+    EXPECT_EQ(count([&] { unmap(pages(0, 1)); }), (PmemCounts{.flush_calls = 3,
+                                                              .flush_lines = 3,
+                                                              .copy_calls = 4,
+                                                              .copy_lines = 5,
+                                                              .fences = 7,
+                                                              .undo_bytes = 136,
+                                                              .redo_bytes = 192}));
+}
+
+TEST_F(PersistCounts, AFullTable) {
+    // Fences: 2 to reserve the frames (build record, slot), the transaction, 1 snapshot (the slot's
+    // word), 1 published word (the entry of the new table). Flushes: the record and the slot; the
+    // metadata of 513 frames, each on its own; the table; slot, entry and the undo log's end in the
+    // transaction. Copies: 2 of each log, and 513 pages of zeros.
+    EXPECT_EQ(count([&] { map(pages(kTablePages, kTablePages)); }),
+              (PmemCounts{.flush_calls = 519,
+                          .flush_lines = 582,
+                          .copy_calls = 517,
+                          .copy_lines = 32'837,
+                          .fences = 9,
+                          .undo_bytes = 136,
+                          .redo_bytes = 192}));
+    // Fences: the transaction, 2 snapshots (metadata of the new tables and of the limbo page; limbo
+    // head), 1 published word. The copied table has 64 lines, and each of the three tables of the
+    // shell is zeroed first, of which only what was written is flushed.
+    EXPECT_EQ(count([&] { protect(pages(kTablePages, kTablePages)); }),
+              (PmemCounts{.flush_calls = 9,
+                          .flush_lines = 73,
+                          .copy_calls = 11,
+                          .copy_lines = 264,
+                          .fences = 9,
+                          .undo_bytes = 328,
+                          .redo_bytes = 192}));
+    // The same with a gather table at each of three levels and no copied table.
+    EXPECT_EQ(count([&] { unmap(pages(kTablePages, kTablePages)); }),
+              (PmemCounts{.flush_calls = 8,
+                          .flush_lines = 8,
+                          .copy_calls = 10,
+                          .copy_lines = 200,
+                          .fences = 9,
+                          .undo_bytes = 328,
+                          .redo_bytes = 192}));
+}
+
+TEST_F(PersistCounts, Spaces) {
+    // Most of it is the directory, libpmemobj-cpp's radix tree, which allocates a leaf and links
+    // it.
+    EXPECT_EQ(count([&] { value_of(store.create_space("another")); }),
+              (PmemCounts{.flush_calls = 9,
+                          .flush_lines = 14,
+                          .copy_calls = 16,
+                          .copy_lines = 88,
+                          .fences = 15,
+                          .undo_bytes = 648,
+                          .redo_bytes = 192}));
+    // One leaf more, one less, and the checksummed part of the space's record.
+    EXPECT_EQ(count([&] { must(store.rename_space("another", "other")); }),
+              (PmemCounts{.flush_calls = 11,
+                          .flush_lines = 23,
+                          .copy_calls = 16,
+                          .copy_lines = 24,
+                          .fences = 15,
+                          .undo_bytes = 1160,
+                          .redo_bytes = 256}));
+    // One leaf less, and two records in a new limbo page.
+    EXPECT_EQ(count([&] { must(store.remove_space("other")); }), (PmemCounts{.flush_calls = 11,
+                                                                             .flush_lines = 11,
+                                                                             .copy_calls = 16,
+                                                                             .copy_lines = 17,
+                                                                             .fences = 19,
+                                                                             .undo_bytes = 904,
+                                                                             .redo_bytes = 192}));
+}
+
+TEST_F(PersistCounts, ThreeCallsInOneTransaction) {
+    map(pages(8, 4));
+    // One transaction for all three: 2 snapshots (metadata of the new page and of the one that
+    // goes) and 3 published entries, against 17 fences of three calls.
+    EXPECT_EQ(count([&] {
+                  Transaction transaction = store.begin();
+                  must(transaction.map(space, pages(0, 1), protection::rw));
+                  must(transaction.protect(space, pages(8, 1), protection::r));
+                  must(transaction.unmap(space, pages(10, 1)));
+                  must(transaction.commit());
+              }),
+              (PmemCounts{.flush_calls = 6,
+                          .flush_lines = 6,
+                          .copy_calls = 7,
+                          .copy_lines = 72,
+                          .fences = 9,
+                          .undo_bytes = 264,
+                          .redo_bytes = 256}));
+}
+
+TEST_F(PersistCounts, AnAbortedTransactionFences0) {
+    const PmemCounts counts = count([&] {
+        Transaction transaction = store.begin();
+        must(transaction.map(space, pages(0, 1), protection::rw));
+        must(transaction.unmap(space, pages(kTablePages - 1, 1)));
+        transaction.abort();
+    });
+    // Zeros in a frame that is free again.
+    EXPECT_EQ(counts, (PmemCounts{.copy_calls = 1, .copy_lines = 64}));
+}
+
+// --- a range's fences and logs do not grow with its length ---
+
+struct RangeCounts {
+    PmemCounts map, protect, unmap;
+};
+
+class RangeCountsTest : public PersistCounts, public testing::WithParamInterface<std::uint64_t> {
+  protected:
+    // What ranges of so many pages cost that begin at the given page. Their frames are those of
+    // another space, so that the longest needs no memory but for its tables.
+    RangeCounts range_counts(std::uint64_t first, std::uint64_t length) {
+        const Range range = pages(first, length);
+        RangeCounts counts;
+        counts.map = count([&] { share(range); });
+        counts.protect = count([&] { protect(range); });
+        counts.unmap = count([&] { unmap(range); });
+        return counts;
+    }
+};
+
+// Where the range begins: with a table of 2 MiB below a table that exists, and is linked there
+// entry by entry; with a new GiB, and is linked by one entry; in the middle of a table.
+INSTANTIATE_TEST_SUITE_P(Begin, RangeCountsTest,
+                         testing::Values(kTablePages, kGiBPages, kGiBPages + 100),
+                         [](const auto& begin) {
+                             return begin.param == kTablePages ? "InAnExistingTable"
+                                    : begin.param == kGiBPages ? "WithANewTable"
+                                                               : "Unaligned";
+                         });
+
+TEST_P(RangeCountsTest, FencesAndLogsDoNotGrow) {
+    const RangeCounts shortest = range_counts(GetParam(), kTablePages);
+    for (const std::uint64_t length : {std::uint64_t{65'536}, std::uint64_t{262'144}}) {
+        const RangeCounts counts = range_counts(GetParam(), length);
+        const auto expect_no_more = [&](const char* what, const PmemCounts& least,
+                                        const PmemCounts& found) {
+            // A few snapshots more, for a second edge: 2 fences and 128 bytes each.
+            EXPECT_LE(found.fences, least.fences + 16) << what << " of " << length << " pages";
+            EXPECT_LE(found.undo_bytes, least.undo_bytes + 1024)
+                << what << " of " << length << " pages";
+            EXPECT_LE(found.redo_bytes, least.redo_bytes + 640)
+                << what << " of " << length << " pages";
+            EXPECT_EQ(found.syncs, 0u);
+        };
+        expect_no_more("map", shortest.map, counts.map);
+        expect_no_more("protect", shortest.protect, counts.protect);
+        expect_no_more("unmap", shortest.unmap, counts.unmap);
+    }
+}
+
+// The same with frames of their own.
+TEST_F(PersistCounts, FencesOfFreshFramesDoNotGrow) {
+    const PmemCounts shortest = count([&] { map(pages(kGiBPages, kTablePages)); });
+    unmap(pages(kGiBPages, kTablePages));
+    const PmemCounts longer = count([&] { map(pages(kGiBPages, 16'384)); });
+    EXPECT_EQ(longer.fences, shortest.fences);
+    EXPECT_EQ(longer.undo_bytes, shortest.undo_bytes);
+    EXPECT_EQ(longer.redo_bytes, shortest.redo_bytes);
+}
+
+}  // namespace
+}  // namespace holdfast::test

@@ -1,0 +1,87 @@
+// map, unmap, protect, maps, translate.
+#include "tools/command.hpp"
+
+namespace holdfast::test {
+namespace {
+
+using MappingCommands = CommandTest;
+
+TEST_F(MappingCommands, MapsHaveTheFormOfProc) {
+    create_space();
+    well({"map", path(), "editor", "0x555555554000", "8KiB", "--prot", "rx", "--name",
+          "/usr/bin/editor"});
+    well({"map", path(), "editor", "0x7ffff0000000", "1MiB", "--prot", "rwu", "--lazy"});
+    EXPECT_EQ(well({"maps", path(), "editor"}),
+              "555555554000-555555556000 r-xp 00000000 00:00 0                          "
+              "/usr/bin/editor\n"
+              "7ffff0000000-7ffff0100000 rw-p 00000000 00:00 0 \n");
+    EXPECT_EQ(json({"maps", path(), "editor"}), nlohmann::json::parse(R"([
+        {"start": "0x555555554000", "end": "0x555555556000", "prot": "r-x-", "offset": 0,
+         "resident_bytes": 8192, "name": "/usr/bin/editor"},
+        {"start": "0x7ffff0000000", "end": "0x7ffff0100000", "prot": "rw-u", "offset": 0,
+         "resident_bytes": 0, "name": ""}])"));
+}
+
+TEST_F(MappingCommands, UnmapAndProtect) {
+    create_space();
+    well({"map", path(), "editor", "0x10000", "0x4000"});
+    well({"unmap", path(), "editor", "0x11000", "4096"});
+    well({"protect", path(), "editor", "0x12000", "8KiB", "--prot", "r"});
+    EXPECT_EQ(well({"maps", path(), "editor"}),
+              "00010000-00011000 rw-p 00000000 00:00 0 \n"
+              "00012000-00014000 r--p 00000000 00:00 0 \n");
+    // Holes are permitted for unmap, as in munmap(2).
+    well({"unmap", path(), "editor", "0x0", "1GiB"});
+    EXPECT_EQ(well({"maps", path(), "editor"}), "");
+    EXPECT_EQ(json({"maps", path(), "editor"}), nlohmann::json::array());
+}
+
+TEST_F(MappingCommands, Translate) {
+    create_space();
+    well({"map", path(), "editor", "0x7000", "4KiB", "--prot", "rwu", "--page-size", "4KiB"});
+    well({"map", path(), "editor", "0x9000", "4KiB", "--lazy"});
+    // Faults are results: the status is that of success.
+    const auto answers =
+        json({"translate", path(), "editor", "0x7123", "0x8000", "0x9000", "0x800000000000"});
+    ASSERT_EQ(answers.size(), 4u);
+    EXPECT_EQ(answers[0].at("virtual"), "0x7123");
+    const auto physical = answers[0].at("physical").get<std::string>();
+    EXPECT_EQ(physical.find("0x"), 0u);
+    EXPECT_EQ(physical.substr(physical.size() - 3), "123");
+    EXPECT_EQ(answers[0].at("page_size"), 4096);
+    EXPECT_EQ(answers[0].at("prot"), "rw-u");
+    EXPECT_FALSE(answers[0].contains("fault"));
+    EXPECT_EQ(answers[1].at("virtual"), "0x8000");
+    EXPECT_EQ(answers[1].at("fault"), "not_mapped");
+    EXPECT_FALSE(answers[1].contains("physical"));
+    EXPECT_EQ(answers[2].at("fault"), "demand_zero");
+    EXPECT_EQ(answers[3].at("fault"), "non_canonical");
+
+    const std::string text = well({"translate", path(), "editor", "0x7123", "0x8000"});
+    EXPECT_EQ(text, "0x7123 -> " + physical +
+                        "  rw-u  4 KiB page\n"
+                        "0x8000 -> fault: not_mapped at 0x8000, level 1\n");
+}
+
+TEST_F(MappingCommands, RangesThatCannotBe) {
+    create_space();
+    well({"map", path(), "editor", "0x10000", "64KiB"});
+    const std::string maps = well({"maps", path(), "editor"});
+    fails({"map", path(), "editor", "0x1f000", "64KiB"}, 3, "overlap", "0x1f000");
+    fails({"map", path(), "editor", "0x30001", "4KiB"}, 2, "invalid_argument", "4096");
+    fails({"map", path(), "editor", "0x30000", "100"}, 2, "invalid_argument", "4096");
+    fails({"map", path(), "editor", "0x30000", "0"}, 2, "invalid_argument", "empty");
+    fails({"map", path(), "editor", "0x800000000000", "4KiB"}, 2, "invalid_argument", "canonical");
+    fails({"map", path(), "editor", "0xfffffffffffff000", "8KiB"}, 2, "invalid_argument", "wraps");
+    fails({"map", path(), "editor", "0x30000", "4KiB", "--prot", "w"}, 2, "invalid_argument", "r");
+    fails({"map", path(), "editor", "0x40000000", "1GiB"}, 3, "no_space", path());
+    fails({"map", path(), "nobody", "0x30000", "4KiB"}, 3, "not_found", "nobody");
+    fails({"unmap", path(), "editor", "0x10001", "4KiB"}, 2, "invalid_argument", "4096");
+    fails({"protect", path(), "editor", "0x1f000", "8KiB", "--prot", "r"}, 3, "not_mapped",
+          "0x20000");
+    EXPECT_EQ(well({"maps", path(), "editor"}), maps);
+    EXPECT_TRUE(json({"verify", path()}).at("clean"));
+}
+
+}  // namespace
+}  // namespace holdfast::test

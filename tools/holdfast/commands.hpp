@@ -1,0 +1,18 @@
+// The families of commands; each adds its own to the command line.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "context.hpp"
+
+namespace holdfast::tool {
+
+void add_pool_commands(CLI::App& app, Context& context);     // create, info, release
+void add_space_commands(CLI::App& app, Context& context);    // space create, list, rename, remove
+void add_mapping_commands(CLI::App& app, Context& context);  // map, unmap, protect, maps, translate
+void add_data_commands(CLI::App& app, Context& context);     // read, write
+void add_import_command(CLI::App& app, Context& context);
+void add_verify_command(CLI::App& app, Context& context);
+void add_demo_command(CLI::App& app, Context& context);
+
+}  // namespace holdfast::tool

@@ -1,0 +1,168 @@
+// map, unmap, protect, maps, translate: what is where in a space.
+#include <holdfast/space.hpp>
+
+#include "arguments.hpp"
+#include "commands.hpp"
+#include "maps_line.hpp"
+#include "output.hpp"
+#include "quantity.hpp"
+
+namespace holdfast::tool {
+namespace {
+
+struct RangeArguments {
+    std::string pool;
+    std::string space;
+    VirtAddr address;
+    std::uint64_t size_bytes = 0;
+    Protection protection = protection::rw;
+    MapOptions options;
+
+    Range range() const { return {address, size_bytes}; }
+};
+
+void add_range(CLI::App& command, RangeArguments& arguments) {
+    add_pool(command, arguments.pool);
+    add_space(command, arguments.space);
+    add_address(command, arguments.address);
+    add_size(command, "LENGTH", arguments.size_bytes, "bytes, or KiB, MiB, GiB: 64KiB")->required();
+}
+
+// Opens the space, changes it, and answers.
+template <typename Change>
+Outcome change_space(const Context& context, const RangeArguments& arguments,
+                     const Change& change) {
+    auto space = context.open_space(arguments.pool, arguments.space);
+    if (!space) return std::unexpected(space.error());
+    if (Result<void> changed = change(*space); !changed) return std::unexpected(changed.error());
+    return done(context);
+}
+
+Outcome map(const Context& context, const RangeArguments& arguments) {
+    return change_space(context, arguments, [&](Space& space) {
+        return space.map(arguments.range(), arguments.protection, arguments.options);
+    });
+}
+
+Outcome unmap(const Context& context, const RangeArguments& arguments) {
+    return change_space(context, arguments,
+                        [&](Space& space) { return space.unmap(arguments.range()); });
+}
+
+Outcome protect(const Context& context, const RangeArguments& arguments) {
+    return change_space(context, arguments, [&](Space& space) {
+        return space.protect(arguments.range(), arguments.protection);
+    });
+}
+
+// --- maps ---
+
+struct MapsArguments {
+    std::string pool;
+    std::string space;
+};
+
+Outcome maps(const Context& context, const MapsArguments& arguments) {
+    const auto space = context.open_space(arguments.pool, arguments.space);
+    if (!space) return std::unexpected(space.error());
+    const auto mappings = space->maps();
+    if (!mappings) return std::unexpected(mappings.error());
+    Json list = Json::array();
+    std::string text;
+    for (const Mapping& mapping : *mappings) {
+        if (context.json)
+            list.push_back({{"start", format_address(mapping.range.start.bits())},
+                            {"end", format_address(mapping.range.end().bits())},
+                            {"prot", mapping.protection.to_string()},
+                            {"offset", mapping.name_offset},
+                            {"resident_bytes", mapping.resident_bytes},
+                            {"name", mapping.name}});
+        else
+            text += maps_line(mapping) + '\n';
+    }
+    if (context.json)
+        print_json(list);
+    else
+        print("{}", text);
+    return ExitStatus::well;
+}
+
+// --- translate ---
+
+struct TranslateArguments {
+    std::string pool;
+    std::string space;
+    std::vector<VirtAddr> addresses;
+};
+
+Outcome translate(const Context& context, const TranslateArguments& arguments) {
+    const auto space = context.open_space(arguments.pool, arguments.space);
+    if (!space) return std::unexpected(space.error());
+    Json list = Json::array();
+    std::string text;
+    for (const VirtAddr address : arguments.addresses) {
+        const auto found = space->translate(address);
+        const std::string virtual_text = format_address(address.bits());
+        if (found) {
+            list.push_back({{"virtual", virtual_text},
+                            {"physical", format_address(found->physical.bits())},
+                            {"page_size", bytes(found->page_size)},
+                            {"prot", found->protection.to_string()}});
+            text +=
+                fmt::format("{} -> {:#x}  {}  {} KiB page\n", virtual_text, found->physical.bits(),
+                            found->protection.to_string(), bytes(found->page_size) >> 10);
+        } else {
+            list.push_back({{"virtual", virtual_text},
+                            {"fault", to_string(found.error().kind)},
+                            {"detail", found.error().to_string()}});
+            text += fmt::format("{} -> fault: {}\n", virtual_text, found.error().to_string());
+        }
+    }
+    if (context.json)
+        print_json(list);
+    else
+        print("{}", text);
+    return ExitStatus::well;
+}
+
+}  // namespace
+
+void add_mapping_commands(CLI::App& app, Context& context) {
+    add_command<RangeArguments>(
+        app, context, "map", "Map fresh, zeroed pages.",
+        [](CLI::App& command, RangeArguments& arguments) {
+            add_range(command, arguments);
+            add_protection(command, arguments.protection)->default_str("rw");
+            add_page_size(command);
+            command.add_flag("--lazy", arguments.options.lazy,
+                             "reserve the range: a page gets a frame at its first write");
+            command.add_option("--name", arguments.options.name, "what `maps` shows for the range");
+        },
+        map);
+    add_command<RangeArguments>(app, context, "unmap", "Remove whatever is mapped in the range.",
+                                add_range, unmap);
+    add_command<RangeArguments>(
+        app, context, "protect", "Change the protection of the whole range.",
+        [](CLI::App& command, RangeArguments& arguments) {
+            add_range(command, arguments);
+            add_protection(command, arguments.protection)->required();
+        },
+        protect);
+    add_command<MapsArguments>(
+        app, context, "maps", "Print all mappings, in the form of /proc/PID/maps.",
+        [](CLI::App& command, MapsArguments& arguments) {
+            add_pool(command, arguments.pool);
+            add_space(command, arguments.space);
+        },
+        maps);
+    add_command<TranslateArguments>(
+        app, context, "translate", "Walk the tables for each address; a fault is an answer too.",
+        [](CLI::App& command, TranslateArguments& arguments) {
+            add_pool(command, arguments.pool);
+            add_space(command, arguments.space);
+            add_addresses(command, arguments.addresses);
+        },
+        translate);
+}
+
+}  // namespace holdfast::tool

@@ -1,0 +1,134 @@
+// create, info, release: the pool as a whole.
+#include <holdfast/store.hpp>
+
+#include "arguments.hpp"
+#include "commands.hpp"
+#include "output.hpp"
+#include "quantity.hpp"
+
+namespace holdfast::tool {
+namespace {
+
+struct PoolArguments {
+    std::string pool;
+};
+
+// --- create ---
+
+struct CreateArguments {
+    std::string pool;
+    std::uint64_t size_bytes = 0;
+};
+
+Outcome create(const Context& context, const CreateArguments& arguments) {
+    const auto store = Store::create(
+        arguments.pool, {.size_bytes = arguments.size_bytes, .emulation = context.emulation()});
+    if (!store) return std::unexpected(store.error());
+    return done(context);
+}
+
+// --- info ---
+
+Json json_of(const RegionInfo& region) {
+    return {{"kind", to_string(region.kind)},
+            {"uuid", to_string(region.uuid)},
+            {"physical_base", format_address(region.physical_base.bits())},
+            {"length", region.size_bytes},
+            {"file", region.file},
+            {"file_offset", region.file_offset}};
+}
+
+Json json_of(const SpaceInfo& space) {
+    return {{"name", space.name},
+            {"levels", static_cast<unsigned>(space.levels)},
+            {"root", format_address(space.root.bits())},
+            {"mapped_bytes", space.mapped_bytes},
+            {"resident_bytes", space.resident_bytes},
+            {"tables", space.tables}};
+}
+
+Json json_of(const StoreInfo& info) {
+    Json regions = Json::array(), spaces = Json::array();
+    for (const RegionInfo& region : info.regions) regions.push_back(json_of(region));
+    for (const SpaceInfo& space : info.spaces) spaces.push_back(json_of(space));
+    return {
+        {"uuid", to_string(info.uuid)},
+        {"format_version", info.format_version},
+        {"boot_epoch", info.boot_epoch},
+        {"frames",
+         {{"total", info.frames.total}, {"free", info.frames.free}, {"limbo", info.frames.limbo}}},
+        {"tables", info.tables},
+        {"regions", regions},
+        {"spaces", spaces}};
+}
+
+void print_text(const Store& store, const StoreInfo& info) {
+    print("pool        {}{}\n", store.path(),
+          store.is_pmem() ? "" : "  (not persistent memory: msync makes it durable)");
+    print("uuid        {}\n", to_string(info.uuid));
+    print("format      {}\n", info.format_version);
+    print("boot epoch  {}\n", info.boot_epoch);
+    print("frames      {} of 4 KiB, {} free, {} in limbo\n", format_count(info.frames.total),
+          format_count(info.frames.free), format_count(info.frames.limbo));
+    print("tables      {}\n", format_count(info.tables));
+    for (const RegionInfo& region : info.regions)
+        print("region      {}  {}  physical {:#x}  {}  {} at {:#x}\n", to_string(region.kind),
+              to_string(region.uuid), region.physical_base.bits(), format_size(region.size_bytes),
+              region.file, region.file_offset);
+    for (const SpaceInfo& space : info.spaces)
+        print("space       {}  {} levels  root {:#x}  {} mapped, {} with frames, {} tables\n",
+              space.name, static_cast<unsigned>(space.levels), space.root.bits(),
+              format_size(space.mapped_bytes), format_size(space.resident_bytes),
+              format_count(space.tables));
+}
+
+Outcome info(const Context& context, const PoolArguments& arguments) {
+    const auto store = context.open_store(arguments.pool);
+    if (!store) return std::unexpected(store.error());
+    const auto counted = store->info();
+    if (!counted) return std::unexpected(counted.error());
+    if (context.json)
+        print_json(json_of(*counted));
+    else
+        print_text(*store, *counted);
+    return ExitStatus::well;
+}
+
+// --- release ---
+
+Outcome release(const Context& context, const PoolArguments& arguments) {
+    auto store = context.open_store(arguments.pool);
+    if (!store) return std::unexpected(store.error());
+    const auto tables = store->release_limbo();
+    if (!tables) return std::unexpected(tables.error());
+    if (context.json)
+        print_json({{"released_tables", *tables}});
+    else
+        print("released {} tables from limbo\n", format_count(*tables));
+    return ExitStatus::well;
+}
+
+}  // namespace
+
+void add_pool_commands(CLI::App& app, Context& context) {
+    add_command<CreateArguments>(
+        app, context, "create", "Make a pool with an empty store in it.",
+        [](CLI::App& command, CreateArguments& arguments) {
+            add_pool(command, arguments.pool);
+            add_size(command, "--size", arguments.size_bytes,
+                     "size of the new file, such as 256MiB; a poolset or device has its own");
+        },
+        create);
+    add_command<PoolArguments>(
+        app, context, "info", "Show the store's frames, tables, regions and spaces.",
+        [](CLI::App& command, PoolArguments& arguments) { add_pool(command, arguments.pool); },
+        info);
+    add_command<PoolArguments>(
+        app, context, "release",
+        "Release now what unmapped ranges and removed spaces left in limbo; it happens by itself, "
+        "bit by bit.",
+        [](CLI::App& command, PoolArguments& arguments) { add_pool(command, arguments.pool); },
+        release);
+}
+
+}  // namespace holdfast::tool
