@@ -6,8 +6,11 @@
 //   key    8 bytes  first page number, most significant byte first, so that keys sort
 //   value  8 bytes  number of pages
 //          8 bytes  offset of the first byte in what the name names
-//          8 bytes  CRC-32 over key, the words above and the name, zero-extended
-//          rest     the name
+//          4 bytes  CRC-32 over key, the words above and the name
+//          4 bytes  length of the name
+//          rest     the name, and zeros up to a multiple of 64 bytes: values then come in few
+//          sizes,
+//                   and libpmemobj's heap spends a chunk of 256 KiB on each size it meets
 #pragma once
 
 #include <cstdint>
@@ -35,30 +38,39 @@ struct Annotation {
         return key;
     }
     std::string encode_value() const {
-        const std::uint64_t words[3] = {page_count, name_offset, check()};
-        std::string value(sizeof words + name.size(), '\0');
+        const std::uint64_t words[kWords] = {page_count, name_offset,
+                                             check() | std::uint64_t{name.size()} << 32};
+        std::string value(padded_size(name.size()), '\0');
         std::memcpy(value.data(), words, sizeof words);
         std::memcpy(value.data() + sizeof words, name.data(), name.size());
         return value;
     }
     // Nothing if key or value are not what `encode` made.
     static std::optional<Annotation> decode(std::string_view key, std::string_view value) {
-        std::uint64_t words[3];
+        std::uint64_t words[kWords];
         if (key.size() != 8 || value.size() < sizeof words) return std::nullopt;
         std::memcpy(words, value.data(), sizeof words);
+        const std::uint64_t name_length = words[2] >> 32;
+        if (name_length > value.size() || value.size() != padded_size(name_length) ||
+            value.find_first_not_of('\0', sizeof words + name_length) != std::string_view::npos)
+            return std::nullopt;
         Annotation annotation{.page_count = words[0],
                               .name_offset = words[1],
-                              .name = std::string(value.substr(sizeof words))};
+                              .name = std::string(value.substr(sizeof words, name_length))};
         for (char byte : key)
             annotation.first_page = annotation.first_page << 8 | static_cast<std::uint8_t>(byte);
-        if (annotation.check() != words[2]) return std::nullopt;
+        if (annotation.check() != static_cast<std::uint32_t>(words[2])) return std::nullopt;
         return annotation;
     }
 
     friend bool operator==(const Annotation&, const Annotation&) = default;
 
   private:
-    std::uint64_t check() const {
+    static constexpr std::size_t kWords = 3;
+    static constexpr std::size_t padded_size(std::size_t name_length) {
+        return (kWords * sizeof(std::uint64_t) + name_length + 63) / 64 * 64;
+    }
+    std::uint32_t check() const {
         return Crc32()
             .add_bytes(first_page, 8)
             .add_bytes(page_count, 8)

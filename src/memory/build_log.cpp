@@ -80,7 +80,13 @@ Result<void> BuildLog::reserve(Build& build, std::uint64_t count) {
     // before this fence must not leave a frame in use that no record names.
     pool.drain();
     build.head = head;
-    build.reserved.insert(build.reserved.end(), extents.begin(), extents.end());
+    // Joined where they continue each other, so that looking a frame up stays cheap.
+    for (const Extent& extent : extents) {
+        if (!build.reserved.empty() && build.reserved.back().end() == extent.first)
+            build.reserved.back().count += extent.count;
+        else
+            build.reserved.push_back(extent);
+    }
     build.unused.insert(build.unused.end(), unused.begin(), unused.end());
     for (const FrameNumber frame : record_frames) build.records.push_back({frame, 1});
     return {};

@@ -148,10 +148,11 @@ Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count) {
     }
     if (taken < count) {
         for (const Extent& extent : extents) put_locked(extent);
-        return fail(ErrorCode::no_space,
-                    fmt::format("{}: no {} free frames in the store (of {} wanted, {} were found); "
-                                "unmap something, add a region, or make a larger pool",
-                                memory_.pool().path(), count, count, taken));
+        return fail(
+            ErrorCode::no_space,
+            fmt::format("{}: not enough free frames in the store: {} are needed, and {} were "
+                        "found; unmap something, or make a larger pool",
+                        memory_.pool().path(), count, taken));
     }
     return extents;
 }

@@ -58,9 +58,29 @@ Error open_error(const std::string& path, int error_number, const char* action) 
     }
 }
 
+// While one lives, pools are opened with one arena for all threads: each arena takes chunks of 256
+// KiB for every size of object, which a small pool cannot spare, and libpmemobj's heap is not where
+// our threads meet.
+class OneArena {
+  public:
+    OneArena() {
+        pmemobj_ctl_get(nullptr, kName, &previous_);
+        pobj_arenas_assignment_type global = POBJ_ARENAS_ASSIGNMENT_GLOBAL;
+        pmemobj_ctl_set(nullptr, kName, &global);
+    }
+    ~OneArena() { pmemobj_ctl_set(nullptr, kName, &previous_); }
+    OneArena(const OneArena&) = delete;
+    OneArena& operator=(const OneArena&) = delete;
+
+  private:
+    static constexpr const char* kName = "heap.arenas_assignment_type";
+    pobj_arenas_assignment_type previous_ = POBJ_ARENAS_ASSIGNMENT_THREAD_KEY;
+};
+
 // PMDK's exceptions stop here.
 template <typename Open>
 Result<obj::pool_base> attempt(const std::string& path, const char* action, const Open& open) {
+    const OneArena arena;
     try {
         errno = 0;
         return open();

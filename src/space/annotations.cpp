@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 namespace holdfast::space {
 
@@ -34,9 +35,13 @@ Result<std::vector<Annotation>> Annotations::in(table::PageRange range) const {
                     fmt::format("{}: the name of a range near page {:#x} fails its checksum; run "
                                 "`verify`",
                                 pool_.path(), range.begin));
-    for (const auto& [first_page, annotation] : changes_)
-        if (annotation && first_page < range.end && annotation->end_page() > range.begin)
-            found[first_page] = *annotation;
+    // Of the changes too, the last one before the range may reach into it.
+    auto change = changes_.lower_bound(range.begin);
+    while (change != changes_.begin() && !std::prev(change)->second) --change;
+    if (change != changes_.begin()) --change;
+    for (; change != changes_.end() && change->first < range.end; ++change)
+        if (change->second && change->second->end_page() > range.begin)
+            found[change->first] = *change->second;
     std::vector<Annotation> result;
     for (auto& [first_page, annotation] : found) result.push_back(std::move(annotation));
     return result;

@@ -139,6 +139,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         bool damaged = false;
     };
     std::vector<Run> runs;
+    std::size_t first_of_part = 0;  // what lies before it is not continued
     std::vector<Annotation> names;
     {
         const std::shared_lock lock(space.names);
@@ -154,7 +155,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
                 visited.entry.is_present() && !visited.damage ? visited.pages.count() : 0;
             const Protection protection = visited.damage ? Protection() : visited.protection;
             const bool damaged = visited.damage.has_value();
-            if (!runs.empty() && runs.back().pages.end == visited.pages.begin &&
+            if (runs.size() > first_of_part && runs.back().pages.end == visited.pages.begin &&
                 runs.back().protection == protection && runs.back().damaged == damaged) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
@@ -174,11 +175,8 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         std::sort(edges.begin(), edges.end());
         for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
             if (edges[i] == edges[i + 1]) continue;
-            std::vector<Run> before;
-            before.swap(runs);
+            first_of_part = runs.size();
             table::visit(memory, root, {edges[i], edges[i + 1]}, visitor);
-            before.insert(before.end(), runs.begin(), runs.end());
-            runs.swap(before);
         }
     }
     std::vector<Mapping> mappings;

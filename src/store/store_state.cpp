@@ -64,7 +64,7 @@ std::uint64_t StoreState::reserve_bytes() const {
     // What libpmemobj's own objects (directory, names, long logs) may need beside the frames. Its
     // heap gives each class of small objects a chunk of 256 KiB, so a few of them at least.
     const std::uint64_t size = memory.superblock().pool_size_bytes;
-    return std::clamp<std::uint64_t>(size / 32, std::uint64_t{1} << 20, std::uint64_t{64} << 20);
+    return std::clamp<std::uint64_t>(size / 16, std::uint64_t{1} << 20, std::uint64_t{64} << 20);
 }
 
 Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
@@ -272,7 +272,7 @@ Result<bool> StoreState::release_space_step(FrameNumber frame) {
     pool::WriteSet none;
     const auto done = pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
         const pool::Offset object = record->annotations_offset;
-        if (!space::Annotations::erase_some(*pool, scope, object, 32)) return {};
+        if (!space::Annotations::erase_some(*pool, scope, object, 8)) return {};
         pool::OrderedMap(*pool, object).destroy(scope);
         format::SpaceRecord changed = *record;
         changed.annotations_offset = 0;

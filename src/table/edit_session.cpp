@@ -108,6 +108,13 @@ bool EditSession::is_fresh(FrameNumber frame) const {
                        [&](const memory::Extent& extent) { return extent.contains(frame); });
 }
 
+// Word 1 keeps its value, and joins the write set so that the records of neighbouring frames are
+// one piece and share a snapshot.
+void EditSession::store_metadata(memory::MetadataWords words, std::uint64_t word0) {
+    store_undo(words.word0, word0);
+    store_undo(words.word1(), load(words.word1()));
+}
+
 Result<void> EditSession::release(FrameNumber frame) {
     auto metadata = this->metadata(frame);
     if (!metadata)
@@ -117,11 +124,11 @@ Result<void> EditSession::release(FrameNumber frame) {
     const memory::MetadataWords words = memory().metadata(frame);
     if (metadata->references > 1) {
         --metadata->references;
-        store_undo(words.word0, metadata->word0(frame));
+        store_metadata(words, metadata->word0(frame));
         return {};
     }
     if (auto done = services_.allocator.prepare_release(frame); !done) return done;
-    store_undo(words.word0, FrameMetadata::free_word0(frame, metadata->generation));
+    store_metadata(words, FrameMetadata::free_word0(frame, metadata->generation));
     released_.push_back(frame);
     return {};
 }
@@ -140,7 +147,7 @@ Result<void> EditSession::add_references(FrameNumber frame, std::uint64_t count)
                                 FrameMetadata::kReferencesMax));
     metadata->references += static_cast<std::uint32_t>(count);
     metadata->kind = FrameKind::shared_data;
-    store_undo(memory().metadata(frame).word0, metadata->word0(frame));
+    store_metadata(memory().metadata(frame), metadata->word0(frame));
     return {};
 }
 

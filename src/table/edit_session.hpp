@@ -96,6 +96,7 @@ class EditSession {
 
   private:
     Result<FrameNumber> next_frame(bool* from_build);
+    void store_metadata(memory::MetadataWords words, std::uint64_t word0);
     template <typename Attempt>
     auto while_room_is_made(std::uint64_t frames, const Attempt& attempt);
     void end();

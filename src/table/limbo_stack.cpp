@@ -93,32 +93,49 @@ Result<void> LimboStack::pop(EditSession& session, LimboPage* page) {
     return session.release(frame);
 }
 
-Result<void> LimboStack::release_leaf_frames(EditSession& session, FrameNumber table,
+// What the entry was made for, or nothing: then the frame was freed already by an interrupted
+// release, or something is damaged, and it is not ours to free.
+std::optional<FrameMetadata> LimboStack::named_by(const EditSession& session, Entry entry,
+                                                  const TablePosition& position,
+                                                  unsigned slot) const {
+    if (!entry.is_present()) return std::nullopt;
+    const auto metadata = session.metadata(entry.frame());
+    if (!metadata || metadata->kind == FrameKind::free ||
+        !entry.tag_fits(position.level, slot, metadata->generation))
+        return std::nullopt;
+    return metadata;
+}
+
+// Dropping a reference is not repeatable, so the entry goes in the same transaction; a few at a
+// time, so that its log stays small. Returns whether all of the table's are gone.
+Result<bool> LimboStack::release_shared_frames(EditSession& session, FrameNumber table,
+                                               const TablePosition& position) {
+    unsigned released = 0;
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const Entry entry = session.load_entry(table, slot);
+        const auto metadata = named_by(session, entry, position, slot);
+        if (!metadata || metadata->kind != FrameKind::shared_data) continue;
+        if (released++ == kSharedFramesAtOnce) return false;
+        session.store_undo(memory_.table(table) + slot, 0);
+        if (auto done = session.release(entry.frame()); !done) return std::unexpected(done.error());
+    }
+    return true;
+}
+
+Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber table,
                                              const TablePosition& position,
                                              std::vector<FrameNumber>& freed,
                                              EditSession::Services& services) {
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         const Entry entry = session.load_entry(table, slot);
-        if (!entry.is_present()) continue;
-        const FrameNumber frame = entry.frame();
-        auto metadata = session.metadata(frame);
-        // Not what the entry was made for: freed already by an interrupted release, or damaged.
-        // Neither is ours to free.
-        if (!metadata || metadata->kind == FrameKind::free ||
-            !entry.tag_fits(position.level, slot, metadata->generation))
-            continue;
-        if (metadata->kind == FrameKind::shared_data) {
-            // Not repeatable, so the entry goes in the same transaction.
-            session.store_undo(memory_.table(table) + slot, 0);
-            if (auto done = session.release(frame); !done) return done;
-            continue;
-        }
-        if (metadata->kind != FrameKind::data || metadata->owner != position.owner ||
+        const auto metadata = named_by(session, entry, position, slot);
+        if (!metadata || metadata->kind != FrameKind::data || metadata->owner != position.owner ||
             metadata->index != position.child(slot).index || metadata->references != 1)
             continue;
+        const FrameNumber frame = entry.frame();
         if (auto done = services.allocator.prepare_release(frame); !done) return done;
         // A crash after this store leaves a free frame that a table in limbo still points to;
-        // the check above skips it when the release is repeated.
+        // `named_by` skips it when the release is repeated.
         std::uint64_t* const word = memory_.metadata(frame).word0;
         pool::store_word(word, FrameMetadata::free_word0(frame, metadata->generation));
         memory_.pool().flush(word, sizeof *word);
@@ -176,9 +193,16 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
                 break;
             }
         }
-        if (position.level == 1 && record.kind == LimboKind::subtree)
-            if (auto done = release_leaf_frames(session, table, position, freed, services); !done)
+        if (position.level == 1 && record.kind == LimboKind::subtree) {
+            auto all = release_shared_frames(session, table, position);
+            if (!all) return std::unexpected(all.error());
+            if (!*all) {
+                if (auto done = session.commit({}); !done) return std::unexpected(done.error());
+                return true;  // and the rest of this table next time
+            }
+            if (auto done = release_data_frames(session, table, position, freed, services); !done)
                 return std::unexpected(done.error());
+        }
         // Commit point of the release of this table: with it, its frame is free and nothing in
         // limbo points to it; before it, everything will be looked at again.
         if (auto done = session.release(table); !done) return std::unexpected(done.error());

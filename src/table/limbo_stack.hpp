@@ -35,7 +35,8 @@ class LimboStack {
     std::uint64_t waiting_for_readers() const { return waiting_; }
 
     bool seems_empty() const;
-    // Releases one table of the top record; false if the stack is empty.
+    // Releases one table of the top record, or some of the shared frames of one; false if the stack
+    // is empty.
     Result<bool> release_one(EditSession::Services& services);
 
     // How a record of kind `space` is released: does one step; true when nothing but the space
@@ -51,7 +52,15 @@ class LimboStack {
   private:
     Result<format::LimboPage*> top_page() const;
     Result<void> pop(EditSession& session, format::LimboPage* page);
-    Result<void> release_leaf_frames(EditSession& session, FrameNumber table,
+    // So few that the log fits into what a lane of libpmemobj has without asking its heap: limbo
+    // can be released also when that heap is full.
+    static constexpr unsigned kSharedFramesAtOnce = 8;
+    std::optional<format::FrameMetadata> named_by(const EditSession& session, Entry entry,
+                                                  const TablePosition& position,
+                                                  unsigned slot) const;
+    Result<bool> release_shared_frames(EditSession& session, FrameNumber table,
+                                       const TablePosition& position);
+    Result<void> release_data_frames(EditSession& session, FrameNumber table,
                                      const TablePosition& position, std::vector<FrameNumber>& freed,
                                      EditSession::Services& services);
 

@@ -51,6 +51,28 @@ Result<void> TableEditor::enter(FrameNumber table, const TablePosition& position
                             address_of_page(position.first_page(), root_.levels).bits()));
 }
 
+// The table below `slot`, to be changed over `part`: as it is if few entries will change, otherwise
+// a fresh copy in its place, whose entries are then written without a log. (What a processor sets
+// in A and D of the old table between this and the commit is lost; whoever runs one stops it
+// meanwhile.)
+Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition& position,
+                                          unsigned slot, PageRange part) {
+    const FrameNumber old = session_.load_entry(table, slot).frame();
+    const TablePosition child = position.child(slot);
+    const auto [first, end] = slots_touched(child, part);
+    if (end - first <= kFewEntries || session_.is_fresh(old)) return old;
+    if (auto fine = enter(old, child); !fine) return std::unexpected(fine.error());
+    auto copy = session_.take_table(child);
+    if (!copy) return std::unexpected(copy.error());
+    for (unsigned each = 0; each < kEntriesPerTable; ++each)
+        session_.store_entry(copy->frame, each, session_.load_entry(old, each));
+    session_.flush_entries(copy->frame, 0, kEntriesPerTable);
+    session_.store_entry(table, slot,
+                         Entry::table(copy->frame, position.level, slot, copy->generation));
+    if (auto done = session_.release(old); !done) return std::unexpected(done.error());
+    return copy->frame;
+}
+
 template <typename Predicate>
 Result<std::optional<std::uint64_t>> TableEditor::first(FrameNumber table,
                                                         const TablePosition& position,
@@ -147,7 +169,7 @@ std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition
 Result<void> TableEditor::map(PageRange range, Protection protection) {
     const std::uint64_t frames = range.count() + missing_tables(root_.entry.frame(), top(), range);
     if (frames > EditSession::kFewFrames)
-        if (auto done = session_.reserve(frames); !done) return done;
+        if (auto done = session_.reserve(frames + edge_tables()); !done) return done;
     FreshFrames source(session_, root_.owner);
     return map_in(root_.entry.frame(), top(), range, protection, &source);
 }
@@ -156,7 +178,7 @@ Result<void> TableEditor::map_frames(PageRange range, Protection protection,
                                      const std::vector<FrameNumber>& frames) {
     const std::uint64_t tables = missing_tables(root_.entry.frame(), top(), range);
     if (tables > EditSession::kFewFrames)
-        if (auto done = session_.reserve(tables); !done) return done;
+        if (auto done = session_.reserve(tables + edge_tables()); !done) return done;
     std::vector<TakenFrame> given;
     for (std::size_t i = 0; i < frames.size(); ++i) {
         const std::uint64_t references =
@@ -193,7 +215,11 @@ Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& positio
             return {};
         }
         const TablePosition child = position.child(slot);
-        if (!old.is_empty()) return map_in(old.frame(), child, part, protection, source);
+        if (!old.is_empty()) {
+            auto below = editable(table, position, slot, part);
+            if (!below) return std::unexpected(below.error());
+            return map_in(*below, child, part, protection, source);
+        }
         auto made = session_.take_table(child);
         if (!made) return std::unexpected(made.error());
         if (auto done = map_in(made->frame, child, part, protection, source); !done) return done;
@@ -313,17 +339,19 @@ Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
             remove_entry(slot);
             return gather_entry(slot, entry);
         }
-        auto below = unmap_in(entry.frame(), child, part, directly);
+        auto table_below = editable(table, position, slot, part);
+        if (!table_below) return std::unexpected(table_below.error());
+        auto below = unmap_in(*table_below, child, part, directly);
         if (!below) return std::unexpected(below.error());
         if (below->gather)
             if (auto done = gather_entry(slot, Entry::table(below->gather->frame, position.level,
                                                             slot, below->gather->generation));
                 !done)
                 return done;
-        if (below->emptied && is_all_empty(entry.frame(), slots_touched(child, part).second)) {
+        if (below->emptied && is_all_empty(*table_below, slots_touched(child, part).second)) {
             // An empty table is of no use, and would be missed by the accounting of free frames.
             remove_entry(slot);
-            return session_.release(entry.frame());
+            return session_.release(*table_below);
         }
         return {};
     };
@@ -353,8 +381,8 @@ std::uint64_t TableEditor::copied_tables(FrameNumber table, const TablePosition&
 
 Result<void> TableEditor::protect(PageRange range, Protection protection) {
     const std::uint64_t tables = copied_tables(root_.entry.frame(), top(), range);
-    if (tables + 2 * root_.top() > EditSession::kFewFrames)
-        if (auto done = session_.reserve(tables + 2 * root_.top()); !done) return done;
+    if (tables + edge_tables() > EditSession::kFewFrames)
+        if (auto done = session_.reserve(tables + edge_tables()); !done) return done;
     auto shell = protect_in(root_.entry.frame(), top(), range, protection);
     if (!shell) return std::unexpected(shell.error());
     if (*shell) session_.detach(LimboKind::shell, top(), **shell);
@@ -411,7 +439,9 @@ Result<std::optional<TakenFrame>> TableEditor::protect_in(FrameNumber table,
                                  Entry::table(copy->frame, position.level, slot, copy->generation));
             return shell_entry(slot, entry);
         }
-        auto below = protect_in(entry.frame(), child, part, protection);
+        auto table_below = editable(table, position, slot, part);
+        if (!table_below) return std::unexpected(table_below.error());
+        auto below = protect_in(*table_below, child, part, protection);
         if (!below) return std::unexpected(below.error());
         if (!*below) return {};
         return shell_entry(

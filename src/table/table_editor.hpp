@@ -8,7 +8,8 @@
 //            positions, and leaves that to limbo;
 //   protect  copies the tables of whole subtrees aside with the new protection, links the copies,
 //            and leaves the old tables (a *shell*: their frames live on in the copies) to limbo.
-// So the log and the fences of a commit depend on the edges, never on the length of the range.
+// A table of which many entries change is itself replaced by a changed copy, for one entry above
+// it. So the log and the fences of a commit depend on the edges, never on the length of the range.
 //
 // Errors leave the session with a part of the operation in it: the caller must abort it, except
 // where a function says that it has changed nothing.
@@ -61,6 +62,9 @@ class TableEditor {
     // Up to this many pages are unmapped directly, without limbo.
     static constexpr std::uint64_t kFewPages = 16;
 
+    // Up to this many entries of an existing table are changed word by word.
+    static constexpr unsigned kFewEntries = 16;
+
   private:
     // What stands in the leaf entries of a new mapping.
     struct LeafSource {
@@ -70,8 +74,13 @@ class TableEditor {
     struct FreshFrames;
     struct GivenFrames;
 
+    // How many tables the two edges of a range may need beside its whole subtrees: copies of
+    // tables, and gather tables.
+    std::uint64_t edge_tables() const { return 2 * root_.top(); }
     TablePosition top() const { return {root_.top(), root_.owner, 0}; }
     Result<void> enter(FrameNumber table, const TablePosition& position);
+    Result<FrameNumber> editable(FrameNumber table, const TablePosition& position, unsigned slot,
+                                 PageRange part);
     std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
                                  PageRange range) const;
     static std::uint64_t tables_for(const TablePosition& position, PageRange range);

@@ -323,7 +323,7 @@ TEST_F(BadCall, ProtectionWithoutRead) {
 
 TEST_F(BadCall, NoSpaceInTheMiddleOfARangeIsRolledBackWhole) {
     expect_error(space.map({VirtAddr(0x4000'0000), 1_GiB}, protection::rw), ErrorCode::no_space,
-                 {pool.path(), "free frames"});
+                 {pool.path(), "not enough free frames"});
     EXPECT_TRUE(agrees(store, model));
     // In a transaction: what went before is rolled back as well.
     Transaction transaction = store.begin();

@@ -38,7 +38,11 @@ struct Acknowledgement {
             number, outcome.has_value(),
             outcome ? std::uint8_t{0} : static_cast<std::uint8_t>(outcome.error().code)};
         if (write(pipe, &done, sizeof done) != sizeof done) _exit(3);
-        if (number % 16 == 15 && !store->release_limbo(3)) _exit(4);
+        if (number % 16 != 15) continue;
+        if (const auto released = store->release_limbo(3); !released) {
+            fmt::print(stderr, "release_limbo: {}\n", released.error().message);
+            _exit(4);
+        }
     }
 }
 
