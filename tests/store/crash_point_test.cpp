@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <ostream>
 
 #include "support/durable_shadow.hpp"
 #include "support/model.hpp"
@@ -67,6 +68,8 @@ struct Case {
     std::function<void(Both&)> prepare;
     std::function<void(Both&)> call;
 };
+
+void PrintTo(const Case& each, std::ostream* out) { *out << each.name; }
 
 std::byte* pool_address(const Store& store) {
     // The first region's frames, less their place in the file: where the file is mapped.
