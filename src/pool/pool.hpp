@@ -86,7 +86,10 @@ class Pool {
     Pool() = default;
     struct Handle;
     static void store_undo_words(const WriteSet::Writes& words);
-    void add_publish_words(const WriteSet::Writes& words) const;
+    void add_publish_words(const WriteSet::Writes& words, bool all) const;
+    // libpmemobj's redo log has room for 40 words before it must be extended, which costs more
+    // fences than it saves.
+    static constexpr std::size_t kWordsByRedoAlone = 24;
     pmemobjpool* take(const std::string& path, Handle opened);
 
     std::unique_ptr<Handle> handle_;

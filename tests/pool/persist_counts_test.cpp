@@ -92,15 +92,14 @@ TEST_F(PersistCounts, WriteAndPersistOfALine) {
 }
 
 TEST_F(PersistCounts, OnePage) {
-    // Fences: the transaction, 1 snapshot (the frame's metadata, 16 bytes), 1 published word (its
-    // entry). Flushes: metadata, entry, the undo log's end. Copies: 2 of each log, and the page's
-    // 64 lines of zeros.
+    // Three words (the frame's metadata and its entry), all by the redo log. Fences: what was
+    // flushed before, the log, its words, its end. Flushes: the three words. Copies: the log twice,
+    // and the page's 64 lines of zeros.
     EXPECT_EQ(count([&] { map(pages(0, 1)); }), (PmemCounts{.flush_calls = 3,
                                                             .flush_lines = 3,
-                                                            .copy_calls = 5,
-                                                            .copy_lines = 69,
-                                                            .fences = 7,
-                                                            .undo_bytes = 136,
+                                                            .copy_calls = 3,
+                                                            .copy_lines = 67,
+                                                            .fences = 5,
                                                             .redo_bytes = 192}));
     // A single published word needs no log: libpmemobj stores it.
     EXPECT_EQ(count([&] { protect(pages(0, 1)); }),
@@ -108,59 +107,55 @@ TEST_F(PersistCounts, OnePage) {
     // As map, without zeros.
     EXPECT_EQ(count([&] { unmap(pages(0, 1)); }), (PmemCounts{.flush_calls = 3,
                                                               .flush_lines = 3,
-                                                              .copy_calls = 4,
-                                                              .copy_lines = 5,
-                                                              .fences = 7,
-                                                              .undo_bytes = 136,
+                                                              .copy_calls = 2,
+                                                              .copy_lines = 3,
+                                                              .fences = 5,
                                                               .redo_bytes = 192}));
 }
 
 TEST_F(PersistCounts, AFullTable) {
-    // Fences: 2 to reserve the frames (build record, slot), the transaction, 1 snapshot (the slot's
-    // word), 1 published word (the entry of the new table). Flushes: the record and the slot; the
-    // metadata of 513 frames, each on its own; the table; slot, entry and the undo log's end in the
-    // transaction. Copies: 2 of each log, and 513 pages of zeros.
+    // Fences: 2 to reserve the frames (build record, slot), and a transaction of two words (the
+    // slot, and the entry of the new table). Flushes: the record and the slot; the metadata of 513
+    // frames, each on its own; the table; the two words. Copies: the log twice, and 513 pages of
+    // zeros.
     EXPECT_EQ(count([&] { map(pages(kTablePages, kTablePages)); }),
-              (PmemCounts{.flush_calls = 519,
-                          .flush_lines = 582,
-                          .copy_calls = 517,
-                          .copy_lines = 32'837,
-                          .fences = 9,
-                          .undo_bytes = 136,
+              (PmemCounts{.flush_calls = 518,
+                          .flush_lines = 581,
+                          .copy_calls = 515,
+                          .copy_lines = 32'835,
+                          .fences = 7,
                           .redo_bytes = 192}));
-    // Fences: the transaction, 2 snapshots (metadata of the new tables and of the limbo page; limbo
-    // head), 1 published word. The copied table has 64 lines, and each of the three tables of the
-    // shell is zeroed first, of which only what was written is flushed.
+    // A transaction of a few words: metadata of the new tables and of the limbo page, limbo head,
+    // an entry. The copied table has 64 lines, and each of the three tables of the shell is zeroed
+    // first, of which only what was written is flushed.
     EXPECT_EQ(count([&] { protect(pages(kTablePages, kTablePages)); }),
-              (PmemCounts{.flush_calls = 9,
-                          .flush_lines = 73,
-                          .copy_calls = 11,
-                          .copy_lines = 264,
-                          .fences = 9,
-                          .undo_bytes = 328,
-                          .redo_bytes = 192}));
+              (PmemCounts{.flush_calls = 17,
+                          .flush_lines = 80,
+                          .copy_calls = 6,
+                          .copy_lines = 262,
+                          .fences = 5,
+                          .redo_bytes = 384}));
     // The same with a gather table at each of three levels and no copied table.
     EXPECT_EQ(count([&] { unmap(pages(kTablePages, kTablePages)); }),
-              (PmemCounts{.flush_calls = 8,
-                          .flush_lines = 8,
-                          .copy_calls = 10,
-                          .copy_lines = 200,
-                          .fences = 9,
-                          .undo_bytes = 328,
-                          .redo_bytes = 192}));
+              (PmemCounts{.flush_calls = 14,
+                          .flush_lines = 14,
+                          .copy_calls = 5,
+                          .copy_lines = 197,
+                          .fences = 5,
+                          .redo_bytes = 320}));
 }
 
 TEST_F(PersistCounts, Spaces) {
     // Most of it is the directory, libpmemobj-cpp's radix tree, which allocates a leaf and links
     // it.
     EXPECT_EQ(count([&] { value_of(store.create_space("another")); }),
-              (PmemCounts{.flush_calls = 9,
-                          .flush_lines = 14,
-                          .copy_calls = 16,
-                          .copy_lines = 88,
-                          .fences = 15,
-                          .undo_bytes = 648,
-                          .redo_bytes = 192}));
+              (PmemCounts{.flush_calls = 12,
+                          .flush_lines = 17,
+                          .copy_calls = 12,
+                          .copy_lines = 86,
+                          .fences = 11,
+                          .undo_bytes = 392,
+                          .redo_bytes = 320}));
     // One leaf more, one less, and the checksummed part of the space's record.
     EXPECT_EQ(count([&] { must(store.rename_space("another", "other")); }),
               (PmemCounts{.flush_calls = 11,
@@ -171,19 +166,19 @@ TEST_F(PersistCounts, Spaces) {
                           .undo_bytes = 1160,
                           .redo_bytes = 256}));
     // One leaf less, and two records in a new limbo page.
-    EXPECT_EQ(count([&] { must(store.remove_space("other")); }), (PmemCounts{.flush_calls = 11,
-                                                                             .flush_lines = 11,
-                                                                             .copy_calls = 16,
-                                                                             .copy_lines = 17,
-                                                                             .fences = 19,
-                                                                             .undo_bytes = 904,
-                                                                             .redo_bytes = 192}));
+    EXPECT_EQ(count([&] { must(store.remove_space("other")); }), (PmemCounts{.flush_calls = 12,
+                                                                             .flush_lines = 12,
+                                                                             .copy_calls = 10,
+                                                                             .copy_lines = 12,
+                                                                             .fences = 13,
+                                                                             .undo_bytes = 520,
+                                                                             .redo_bytes = 256}));
 }
 
 TEST_F(PersistCounts, ThreeCallsInOneTransaction) {
     map(pages(8, 4));
-    // One transaction for all three: 2 snapshots (metadata of the new page and of the one that
-    // goes) and 3 published entries, against 17 fences of three calls.
+    // One transaction for all three: metadata of the new page and of the one that goes, and three
+    // entries; as many fences as one call has.
     EXPECT_EQ(count([&] {
                   Transaction transaction = store.begin();
                   must(transaction.map(space, pages(0, 1), protection::rw));
@@ -191,12 +186,11 @@ TEST_F(PersistCounts, ThreeCallsInOneTransaction) {
                   must(transaction.unmap(space, pages(10, 1)));
                   must(transaction.commit());
               }),
-              (PmemCounts{.flush_calls = 6,
-                          .flush_lines = 6,
-                          .copy_calls = 7,
-                          .copy_lines = 72,
-                          .fences = 9,
-                          .undo_bytes = 264,
+              (PmemCounts{.flush_calls = 7,
+                          .flush_lines = 7,
+                          .copy_calls = 3,
+                          .copy_lines = 68,
+                          .fences = 5,
                           .redo_bytes = 256}));
 }
 
