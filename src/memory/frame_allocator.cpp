@@ -121,6 +121,30 @@ std::uint64_t FrameAllocator::take_from(Chunk& chunk, FrameNumber chunk_base, st
 
 Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count) {
     const std::scoped_lock lock(mutex_);
+    if (!holding_back_) {
+        holding_back_ = true;
+        if (const auto extents = allocate_locked(kHeldBack))
+            for (const Extent& extent : *extents) put_locked(extent);
+    }
+    return allocate_locked(count);
+}
+
+Error FrameAllocator::not_enough(std::uint64_t wanted, std::uint64_t found) const {
+    return {ErrorCode::no_space,
+            fmt::format("{}: not enough free frames in the store: {} are needed, and {} were "
+                        "found; unmap something, or make a larger pool",
+                        memory_.pool().path(), wanted, found)};
+}
+
+Result<FrameNumber> FrameAllocator::allocate_held_back() {
+    const std::scoped_lock lock(mutex_);
+    if (held_back_.empty()) return std::unexpected(not_enough(1, 0));
+    const FrameNumber frame = held_back_.back();
+    held_back_.pop_back();
+    return frame;
+}
+
+Result<std::vector<Extent>> FrameAllocator::allocate_locked(std::uint64_t count) {
     know_regions();
     std::vector<Extent> extents;
     std::uint64_t taken = 0;
@@ -148,11 +172,7 @@ Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count) {
     }
     if (taken < count) {
         for (const Extent& extent : extents) put_locked(extent);
-        return fail(
-            ErrorCode::no_space,
-            fmt::format("{}: not enough free frames in the store: {} are needed, and {} were "
-                        "found; unmap something, or make a larger pool",
-                        memory_.pool().path(), count, taken));
+        return std::unexpected(not_enough(count, taken));
     }
     return extents;
 }
@@ -193,7 +213,12 @@ void FrameAllocator::set_free(FrameNumber frame) {
         if (chunk == nullptr) return;
         std::uint64_t& bits = chunk->free_bits[at % kChunkFrames / 64];
         const std::uint64_t bit = std::uint64_t{1} << (at % 64);
-        if (!(bits & bit)) ++chunk->free_count;
+        if ((bits & bit) != 0 || std::ranges::find(held_back_, frame) != held_back_.end()) return;
+        if (holding_back_ && held_back_.size() < kHeldBack) {
+            held_back_.push_back(frame);
+            return;
+        }
+        ++chunk->free_count;
         bits |= bit;
     }
 }
@@ -260,7 +285,7 @@ Result<std::uint64_t> FrameAllocator::count_free() {
     collect_retired();
     const std::scoped_lock lock(mutex_);
     know_regions();
-    std::uint64_t count = 0;
+    std::uint64_t count = held_back_.size();
     for (std::size_t i = 0; i < regions_.size(); ++i)
         for (std::size_t k = 0; k < regions_[i].chunks.size(); ++k) {
             const std::uint64_t begin = k * kChunkFrames;

@@ -28,6 +28,9 @@ class FrameAllocator {
     // `count` frames in as few extents as the next free runs allow; all of them or no_space.
     Result<std::vector<Extent>> allocate(std::uint64_t count);
     Result<FrameNumber> allocate_one();
+    // One of the few frames that are held back for those who are about to free others: a store that
+    // is full can still be emptied, which takes a frame or two of its own.
+    Result<FrameNumber> allocate_held_back();
     // Free at once: nobody has seen these.
     void give_back(Extent extent);
     // Free after the next grace period: readers may hold these.
@@ -50,6 +53,8 @@ class FrameAllocator {
     std::uint64_t damaged_frames() const { return damaged_; }
 
     static constexpr std::uint64_t kChunkFrames = 32768;
+    // Enough for the gather tables of a range in five levels, and limbo pages.
+    static constexpr std::uint64_t kHeldBack = 24;
 
   private:
     struct Chunk {
@@ -61,6 +66,8 @@ class FrameAllocator {
     };
 
     void know_regions();
+    Result<std::vector<Extent>> allocate_locked(std::uint64_t count);
+    Error not_enough(std::uint64_t wanted, std::uint64_t found) const;
     std::uint64_t chunk_end(std::size_t region, std::size_t chunk) const;
     Result<Chunk*> chunk_at(std::size_t region, std::size_t chunk);
     Result<void> initialize_metadata(const Region& region, std::uint64_t up_to);
@@ -75,6 +82,8 @@ class FrameAllocator {
     std::mutex mutex_;
     std::vector<RegionChunks> regions_;
     std::size_t hint_region_ = 0, hint_chunk_ = 0, hint_word_ = 0;
+    bool holding_back_ = false;
+    std::vector<FrameNumber> held_back_;
     std::vector<Extent> withheld_;
     std::vector<Extent> retired_;
     std::uint64_t retired_frames_ = 0;

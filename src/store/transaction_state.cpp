@@ -264,6 +264,7 @@ Result<void> TransactionState::remove_space(const std::string& name) {
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the root of space \"{}\" fails its checks; run `repair`",
                                 store_->pool->path(), name));
+    session_.may_take_held_back();
     // Both records go with the commit; the tables below follow by and by. The space record is
     // pushed first and so released last.
     session_.detach(format::LimboKind::space, {root.top(), root.owner, 0},
@@ -380,6 +381,7 @@ Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, R
     if (auto fine = check(**joined, "unmap", range, {}, pages); !fine) return fine;
     if (auto done = (*joined)->annotations.cut(pages); !done) return done;
     (*joined)->changes_translations = true;
+    session_.may_take_held_back();
     return spoiled_by(TableEditor(session_, (*joined)->root).unmap(pages));
 }
 

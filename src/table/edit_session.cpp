@@ -67,6 +67,7 @@ Result<FrameNumber> EditSession::next_frame(bool* from_build) {
         return frame;
     }
     auto frame = while_room_is_made(1, [&] { return services_.allocator.allocate_one(); });
+    if (!frame && may_take_held_back_) frame = services_.allocator.allocate_held_back();
     if (frame) singles_.push_back(*frame);
     return frame;
 }

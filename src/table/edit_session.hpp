@@ -72,6 +72,8 @@ class EditSession {
     // Makes sure that the next `count` frames need no undo log. Worth it from kFewFrames on.
     Result<void> reserve(std::uint64_t count);
     static constexpr std::uint64_t kFewFrames = 16;
+    // This session frees more than it takes: it may have frames that are held back for that.
+    void may_take_held_back() { may_take_held_back_ = true; }
     // Takes a frame into use with this kind, owner and index (and one reference); its generation
     // is raised. Its content is what it was.
     Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index);
@@ -102,6 +104,7 @@ class EditSession {
     void end();
 
     Services& services_;
+    bool may_take_held_back_ = false;
     pool::WriteSet writes_;
     std::optional<memory::Build> build_;
     std::vector<FrameNumber> singles_;   // taken through the undo log

@@ -333,13 +333,41 @@ TEST_F(BadCall, NoSpaceInTheMiddleOfARangeIsRolledBackWhole) {
                  ErrorCode::no_space, {});
     expect_error(transaction.commit(), ErrorCode::no_space, {});
     EXPECT_TRUE(agrees(store, model));
-    // And all that is left can still be had, to the last frame but those for tables.
+    // And all that is left can still be had, to the last frame but those for tables and the few
+    // that are held back.
     const std::uint64_t free = value_of(store.info()).frames.free;
-    const Range rest{VirtAddr(0x4000'0000), (free - 40) * kPageSize};
+    const Range rest{VirtAddr(0x4000'0000), (free - 70) * kPageSize};
     map(rest);
     must(space.unmap(rest));
     model.unmap("space", rest);
     map(rest);
+}
+
+TEST_F(BadCall, AFullStoreCanBeEmptied) {
+    const VirtAddr start{0x4000'0000};
+    std::uint64_t pages = 0;
+    const auto map_more = [&](std::uint64_t count) {
+        const Range range{start + pages * kPageSize, count * kPageSize};
+        if (!space.map(range, protection::rw)) return false;
+        model.map("space", range, protection::rw, false);
+        pages += count;
+        return true;
+    };
+    for (std::uint64_t step = 1024; step != 0; step /= 2)
+        while (map_more(step)) {
+        }
+    expect_error(space.map({VirtAddr(0x7000'0000'0000), kPageSize}, protection::rw),
+                 ErrorCode::no_space, {});
+    // Neither the long unmap, which needs tables of its own for limbo, nor the removal is refused.
+    const Range most{start + 100 * kPageSize, (pages - 200) * kPageSize};
+    must(space.unmap(most));
+    model.unmap("space", most);
+    EXPECT_TRUE(agrees(store, model));
+    must(store.remove_space("space"));
+    model.remove("space");
+    value_of(store.release_limbo());
+    const VerifyReport report = store.verify();
+    EXPECT_EQ(report.frames_free, report.frames_total);
 }
 
 TEST_F(BadCall, Names) {
