@@ -46,6 +46,19 @@ struct Acknowledgement {
     }
 }
 
+// `write` is two steps where it is the first to a demand-zero page: the page gets its frame, of
+// zeros, and then the bytes, which are not durable before `persist`. A kill in between leaves the
+// first.
+Calls with_its_bytes_missing(Calls calls, const Model& model) {
+    Call& call = calls.front();
+    const auto space = model.spaces.find(call.space);
+    if (calls.size() != 1 || call.verb != Call::Verb::write || space == model.spaces.end())
+        return calls;
+    const auto page = space->second.pages.find(call.range.start.bits() / kPageSize);
+    if (page != space->second.pages.end() && page->second.frame == 0) call.word = 0;
+    return calls;
+}
+
 // Whether the store is as the model says, without failing the test if it is not.
 bool matches(const Store& store, const Model& model) {
     testing::TestPartResultArray failures;
@@ -114,10 +127,12 @@ TEST(Kill, WhatWasAcknowledgedIsThereAndNothingIsTorn) {
         const Store store = pool.open();
         const Calls in_flight = random_calls(repeated, child_seed ^ number);
         model.prune();
-        Model after = model;
+        Model after = model, half = model;
         if (!run(after, in_flight) && matches(store, after)) {
             model = std::move(after);
             ++in_flight_done;
+        } else if (!run(half, with_its_bytes_missing(in_flight, model)) && matches(store, half)) {
+            model = std::move(half);
         } else {
             std::string calls;
             for (const Call& call : in_flight) calls += call.to_string() + " ";
