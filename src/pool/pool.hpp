@@ -68,7 +68,7 @@ class Pool {
     // failure-atomic unit; `body` runs before any word is stored and may report an error, which
     // aborts. What this thread has flushed before is durable before the commit point.
     // The commit point is the redo log that libpmemobj persists in pmemobj_tx_commit: it holds the
-    // `publish` words and the invalidation of the undo log.
+    // `publish` words (all words, if they are few) and the invalidation of the undo log.
     using Body = std::function<Result<void>(TransactionScope&)>;
     Result<void> commit(WriteSet& writes, const Body& body = {}) const;
 
