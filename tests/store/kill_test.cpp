@@ -12,11 +12,17 @@
 #include <cstdlib>
 #include <thread>
 
-#include "support/random_calls.hpp"
+#include "oracle/calls.hpp"
+#include "support/model.hpp"
 #include "support/temporary_pool.hpp"
 
 namespace holdfast::test {
 namespace {
+
+using oracle::Call;
+using oracle::Calls;
+using oracle::random_calls;
+using oracle::Random;
 
 struct Acknowledgement {
     std::uint64_t number = 0;

@@ -1,56 +1,16 @@
-// A plain model of a store: what every call should do, in std::map and nothing clever. Property
-// tests run the store and the model side by side and compare.
+// The oracle's model (fuzz/oracle), for GoogleTest.
 #pragma once
 
-#include <cstdint>
-#include <map>
-#include <optional>
-#include <string>
-
-#include "holdfast/holdfast.hpp"
+#include "oracle/model.hpp"
 
 namespace holdfast::test {
 
-struct ModelPage {
-    Protection protection;
-    std::uint64_t frame = 0;  // the model's own number for a frame; 0 for a demand-zero page
-};
+using oracle::Model;
+using oracle::ModelPage;
+using oracle::ModelSpace;
 
-struct ModelSpace {
-    Levels levels = Levels::four;
-    std::map<std::uint64_t, ModelPage> pages;  // by page number (address >> 12)
-};
-
-class Model {
-  public:
-    std::map<std::string, ModelSpace> spaces;
-    std::map<std::uint64_t, std::uint64_t> contents;  // first word of each frame
-
-    // What the call must return, and its effect if that is success.
-    std::optional<ErrorCode> create(const std::string& name, Levels levels);
-    std::optional<ErrorCode> rename(const std::string& from, const std::string& to);
-    std::optional<ErrorCode> remove(const std::string& name);
-    std::optional<ErrorCode> map(const std::string& name, Range range, Protection protection,
-                                 bool lazy);
-    std::optional<ErrorCode> map_shared(const std::string& name, Range range, Protection protection,
-                                        const std::string& source, Range source_range);
-    std::optional<ErrorCode> unmap(const std::string& name, Range range);
-    std::optional<ErrorCode> protect(const std::string& name, Range range, Protection protection);
-    // Writes the first word of a page.
-    std::optional<ErrorCode> write(const std::string& name, VirtAddr page, std::uint64_t word);
-
-    // Forgets the contents of frames that no page has any more.
-    void prune();
-
-  private:
-    std::optional<ErrorCode> check(const ModelSpace& space, Range range,
-                                   std::optional<Protection> protection) const;
-    std::uint64_t next_frame_ = 1;
-};
-
-// Compares names, every mapped page (translation, protection, first word, and that frames are
-// shared exactly as in the model), the pages around each mapping, and `maps`; then verifies. Each
-// difference fails the running test; returns whether all is the same.
+// Compares store and model (oracle/compare.hpp) and verifies the store. The first differences fail
+// the running test; returns whether all is the same.
 bool agrees(const Store& store, const Model& model);
 
 }  // namespace holdfast::test

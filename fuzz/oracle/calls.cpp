@@ -1,4 +1,4 @@
-#include "support/random_calls.hpp"
+#include "oracle/calls.hpp"
 
 #include <fmt/format.h>
 
@@ -6,13 +6,14 @@
 #include <map>
 #include <optional>
 
-namespace holdfast::test {
+namespace holdfast::oracle {
 
 using Verb = Call::Verb;
 
 std::string Call::to_string() const {
     constexpr std::array kNames = {"create",     "rename", "remove",  "map",  "map_lazy",
-                                   "map_shared", "unmap",  "protect", "write"};
+                                   "map_shared", "unmap",  "protect", "write", "grow",
+                                   "release_limbo"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -59,7 +60,7 @@ template <typename Doer, typename OpenSpace>
 Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
     switch (call.verb) {
         case Verb::create: {
-            auto made = doer.create_space(call.space, {});
+            auto made = doer.create_space(call.space, {call.levels});
             if (!made) return std::unexpected(made.error());
             return {};
         }
@@ -69,6 +70,14 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
             return doer.remove_space(call.space);
         default:
             break;
+    }
+    if constexpr (std::is_same_v<Doer, Store>) {
+        if (call.verb == Verb::grow) return doer.grow(call.word);
+        if (call.verb == Verb::release_limbo) {
+            auto released = doer.release_limbo(call.word);
+            if (!released) return std::unexpected(released.error());
+            return {};
+        }
     }
     auto space = open(call.space);
     if (!space) return std::unexpected(space.error());
@@ -122,7 +131,7 @@ Result<void> run(Store& store, const Calls& calls) {
     };
     for (const Call& call : calls) {
         if (call.verb == Verb::create) {
-            auto made = transaction.create_space(call.space);
+            auto made = transaction.create_space(call.space, {call.levels});
             if (!made) return std::unexpected(made.error());
             own[call.space] = *made;
             continue;
@@ -143,12 +152,13 @@ Result<void> run(Store& store, const Calls& calls) {
 namespace {
 
 std::optional<ErrorCode> run_one(Model& model, const Call& call) {
+    if (call.verb == Verb::grow || call.verb == Verb::release_limbo) return std::nullopt;
     const bool names_only =
         call.verb == Verb::create || call.verb == Verb::rename || call.verb == Verb::remove;
     if (!names_only && !model.spaces.contains(call.space)) return ErrorCode::not_found;
     switch (call.verb) {
         case Verb::create:
-            return model.create(call.space, Levels::four);
+            return model.create(call.space, call.levels);
         case Verb::rename:
             return model.rename(call.space, call.other);
         case Verb::remove:
@@ -166,6 +176,9 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
             return model.protect(call.space, call.range, call.protection);
         case Verb::write:
             return model.write(call.space, call.range.start, call.word);
+        case Verb::grow:
+        case Verb::release_limbo:
+            return std::nullopt;
     }
     return ErrorCode::invalid_argument;
 }
@@ -181,4 +194,22 @@ std::optional<ErrorCode> run(Model& model, const Calls& calls) {
     return std::nullopt;
 }
 
-}  // namespace holdfast::test
+std::vector<Model> states_during(const Model& before, const Calls& calls) {
+    std::vector<Model> states = {before};
+    Model after = before;
+    run(after, calls);
+    const Call& first = calls.front();
+    const auto space = before.spaces.find(first.space);
+    if (calls.size() == 1 && first.verb == Verb::write && space != before.spaces.end()) {
+        const auto page = space->second.pages.find(first.range.start.bits() >> 12);
+        if (page != space->second.pages.end() && page->second.frame == 0) {
+            Model between = before;
+            between.write(first.space, first.range.start, 0);
+            states.push_back(std::move(between));
+        }
+    }
+    states.push_back(std::move(after));
+    return states;
+}
+
+}  // namespace holdfast::oracle

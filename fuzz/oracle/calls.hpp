@@ -1,5 +1,5 @@
-// Calls of the public API, made at random and run on a store or on the model: what crash tests let
-// a child do, and what they then expect to find.
+// Calls of the public API, to be run on a store or on the model: what crash tests let a program do,
+// and what they then expect to find.
 #pragma once
 
 #include <optional>
@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "holdfast/holdfast.hpp"
-#include "support/model.hpp"
+#include "oracle/model.hpp"
 
-namespace holdfast::test {
+namespace holdfast::oracle {
 
 using Random = std::mt19937_64;
 
@@ -24,14 +24,18 @@ struct Call {
         map_shared,
         unmap,
         protect,
-        write
+        write,
+        // What changes no space: how much is there.
+        grow,
+        release_limbo
     };
     Verb verb{};
     std::string space, other;
     Range range, source;
     Protection protection;
     std::string name;
-    std::uint64_t word = 0;
+    std::uint64_t word = 0;  // written; or how many bytes to grow by, or tables to release
+    Levels levels = Levels::four;
 
     std::string to_string() const;
 };
@@ -48,4 +52,8 @@ Result<void> run(Store& store, const Calls& calls);
 // return, and leaves the model as it was.
 std::optional<ErrorCode> run(Model& model, const Calls& calls);
 
-}  // namespace holdfast::test
+// What a crash during the calls may leave: the model before, the model after, and in between what a
+// call of several steps allows (the first write to a demand-zero page maps a zeroed frame first).
+std::vector<Model> states_during(const Model& before, const Calls& calls);
+
+}  // namespace holdfast::oracle

@@ -1,0 +1,318 @@
+#include "campaign/explore_window.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <random>
+
+namespace holdfast::crash {
+namespace {
+
+// States of one window whose recovery is crashed in its turn, and how many of each recovery's window.
+constexpr std::size_t kRecoveriesPerWindow = 3;
+constexpr std::uint64_t kStatesPerRecoveryWindow = 24;
+// Of violations in one window only the first are reported: they are mostly the same bug.
+constexpr std::size_t kViolationsPerWindow = 3;
+constexpr std::size_t kAuditedPerWindow = 8;
+// States at which, after the extremes, reading is looked at line by line again.
+constexpr std::size_t kLookedAtAgain = 2;
+
+std::uint64_t mix(std::uint64_t value) {
+    value = (value ^ value >> 31) * 0x7fb5'd329'728e'a185;
+    value = (value ^ value >> 27) * 0x81da'def4'bc2d'd44d;
+    return value ^ value >> 33;
+}
+
+// A bit for each byte that is not the same in all candidates.
+std::uint64_t differing_bytes(const std::vector<Candidate>& candidates) {
+    std::uint64_t mask = 0;
+    for (std::size_t byte = 0; byte < kLineBytes; ++byte)
+        for (const Candidate& candidate : candidates)
+            if (candidate.bytes[byte] != candidates.front().bytes[byte])
+                mask |= std::uint64_t{1} << byte;
+    return mask;
+}
+
+Choice visible_choice(const CrashWindow& window) {
+    Choice choice;
+    for (const PendingLine& line : window.lines)
+        choice.push_back(static_cast<std::uint16_t>(line.candidates.size() - 1));
+    return choice;
+}
+
+Choice random_choice(const CrashWindow& window, std::mt19937_64& random) {
+    Choice choice;
+    for (const PendingLine& line : window.lines)
+        choice.push_back(static_cast<std::uint16_t>(random() % line.candidates.size()));
+    return choice;
+}
+
+}  // namespace
+
+Patches WindowExplorer::patches_of(const CrashWindow& window, const Choice& choice) const {
+    Patches patches = below_;
+    for (std::size_t i = 0; i < choice.size(); ++i)
+        patches[window.lines[i].line] = window.lines[i].candidates[choice[i]].bytes;
+    return patches;
+}
+
+std::string WindowExplorer::judge_state(const CrashWindow& window, const Choice& choice) {
+    std::string known;
+    if (!observer_.before_state(known)) return known;
+    return judge_.judge(patches_of(window, choice), window.moment);
+}
+
+bool WindowExplorer::judge_once(const CrashWindow& window, const Choice& choice) {
+    if (judged_.contains(hash_of(choice))) return true;
+    const std::string wrong = judge_state(window, choice);
+    note(window, choice, wrong);
+    return observer_.go_on();
+}
+
+// Lines that some check has read before overwriting them. What a check reads may depend on
+// the state, so the explorer looks again at states in between, and begins anew with what it finds.
+struct WindowExplorer::Relevance {
+    ReadSet::Lines unread;           // lines that no check has read so far, their bytes that differ
+    std::vector<std::size_t> lines;  // the others, indices into the window's
+
+    void update(const CrashWindow& window) {
+        lines.clear();
+        for (std::size_t i = 0; i < window.lines.size(); ++i)
+            if (!unread.contains(window.lines[i].line)) lines.push_back(i);
+    }
+};
+
+bool WindowExplorer::read_more(const CrashWindow& window, const Choice& choice,
+                               Relevance& relevance) {
+    std::string known;
+    if (!observer_.before_state(known)) return false;
+    std::vector<LineNumber> read;
+    const std::string wrong =
+        judge_.judge_reading(patches_of(window, choice), window.moment, relevance.unread, &read);
+    if (!judged_.contains(hash_of(choice))) note(window, choice, wrong);
+    for (const LineNumber line : read) relevance.unread.erase(line);
+    relevance.update(window);
+    return !read.empty();
+}
+
+WindowExplorer::Relevance WindowExplorer::find_relevant(const CrashWindow& window) {
+    Relevance relevance;
+    for (const PendingLine& line : window.lines)
+        relevance.unread[line.line] = differing_bytes(line.candidates);
+    // The two extremes differ the most in what they lead to.
+    read_more(window, Choice(window.lines.size()), relevance);
+    read_more(window, visible_choice(window), relevance);
+    relevance.update(window);
+    return relevance;
+}
+
+void WindowExplorer::note(const CrashWindow& window, const Choice& choice,
+                          const std::string& wrong) {
+    judged_[hash_of(choice)] = wrong.empty();
+    ++result_.states;
+    if (!below_.empty() || !outer_.empty()) ++result_.nested_states;
+    const std::uint64_t where = mix(window.number + (outer_.empty() ? 0 : 0x1000'0000));
+    result_.verdict_hash += mix(where ^ hash_of(choice) ^ (wrong.empty() ? 0 : 0x5555));
+    if (!wrong.empty() && result_.violations.size() < kViolationsPerWindow)
+        result_.violations.push_back(minimise(window, choice, wrong));
+}
+
+RawViolation WindowExplorer::minimise(const CrashWindow& window, const Choice& choice,
+                                      const std::string& wrong) {
+    // From the failing state towards nothing lost, and towards all lost: a line at a time is put
+    // where it would be there, and stays if the state still fails. The base that passes and leaves
+    // the fewest lines tells the most.
+    struct Reduced {
+        Choice choice;
+        std::string wrong;
+        bool base_is_visible = true;
+        bool base_fails = true;
+        std::size_t lines = 0;
+    };
+    std::string known;
+    const bool may_judge = observer_.before_state(known);
+    const auto reduce = [&](bool to_visible) {
+        const auto base = [&](std::size_t i) {
+            return static_cast<std::uint16_t>(to_visible ? window.lines[i].candidates.size() - 1
+                                                         : 0);
+        };
+        Reduced reduced{choice, wrong, to_visible, true, 0};
+        if (may_judge) {
+            Choice all_base(choice.size());
+            for (std::size_t i = 0; i < choice.size(); ++i) all_base[i] = base(i);
+            const std::string base_wrong = judge_state(window, all_base);
+            reduced.base_fails = !base_wrong.empty();
+            if (reduced.base_fails) {
+                reduced.choice = all_base;
+                reduced.wrong = base_wrong;
+            }
+            for (std::size_t i = 0; i < choice.size(); ++i) {
+                if (reduced.choice[i] == base(i)) continue;
+                Choice fewer = reduced.choice;
+                fewer[i] = base(i);
+                const std::string still = judge_state(window, fewer);
+                if (still.empty()) continue;
+                reduced.choice = fewer;
+                reduced.wrong = still;
+            }
+        }
+        for (std::size_t i = 0; i < choice.size(); ++i)
+            if (reduced.choice[i] != base(i)) ++reduced.lines;
+        return reduced;
+    };
+    const Reduced lost = reduce(true), early = reduce(false);
+    const bool take_lost = lost.base_fails == early.base_fails ? lost.lines <= early.lines
+                                                               : !lost.base_fails;
+    const Reduced& best = take_lost ? lost : early;
+
+    RawViolation violation;
+    violation.parts = outer_;
+    violation.parts.push_back(TokenPart::of(window, best.choice, best.base_is_visible));
+    violation.text = best.wrong;
+    violation.moment = window.moment;
+    for (std::size_t i = 0; i < choice.size(); ++i) {
+        const PendingLine& line = window.lines[i];
+        const std::size_t base = best.base_is_visible ? line.candidates.size() - 1 : 0;
+        if (best.choice[i] == base) continue;
+        const Candidate& candidate = line.candidates[best.choice[i]];
+        const auto& stores = best.base_is_visible ? candidate.missing : candidate.early;
+        violation.lines.push_back({line.line, best.base_is_visible,
+                                   stores.empty() ? window.end_event : stores.front()});
+    }
+    return violation;
+}
+
+WindowResult WindowExplorer::explore(const CrashWindow& window) {
+    const auto begin = std::chrono::steady_clock::now();
+    const JudgeTimes before = judge_.times();
+    result_ = {};
+    result_.number = window.number;
+    judged_.clear();
+
+    Coverage& coverage = result_.coverage;
+    coverage.first_event = window.first_event;
+    coverage.end_event = window.end_event;
+    coverage.moment = window.moment;
+    coverage.lines = window.lines.size();
+    coverage.states = window.new_states();
+
+    std::vector<std::size_t> relevant(window.lines.size());
+    std::iota(relevant.begin(), relevant.end(), std::size_t{0});
+    const ChooseOptions choose{.exploration = options_.exploration,
+                               .at_most = options_.states_per_window,
+                               .seed = options_.seed};
+    const auto judge = [&](const Choice& choice) { return judge_once(window, choice); };
+
+    if (coverage.states > static_cast<double>(options_.states_per_window)) {
+        Relevance relevance = find_relevant(window);
+        std::mt19937_64 random(options_.seed * 31 + window.number);
+        for (bool more = true; more && observer_.go_on();) {
+            more = false;
+            relevant = relevance.lines;
+            coverage.exhaustive = choose_states(window, relevant, choose, judge);
+            for (std::size_t i = 0; i < kLookedAtAgain && observer_.go_on() && !more; ++i)
+                more = read_more(window, random_choice(window, random), relevance);
+        }
+        coverage.relevant = window.new_states(relevant);
+        // The audit: states that differ from judged ones in lines only that do not matter.
+        for (std::size_t i = 0; i < kAuditedPerWindow && observer_.go_on(); ++i) {
+            Choice choice = random_choice(window, random);
+            for (const std::size_t index : relevant)
+                choice[index] = static_cast<std::uint16_t>(
+                    i % 2 == 0 ? 0 : window.lines[index].candidates.size() - 1);
+            const std::uint64_t states = result_.states;
+            judge(choice);
+            result_.audited += result_.states - states;
+        }
+    } else {
+        coverage.relevant = coverage.states;
+        coverage.exhaustive = choose_states(window, relevant, choose, judge);
+    }
+    if (!observer_.go_on()) coverage.exhaustive = false;
+    if (!coverage.exhaustive) {
+        if (options_.exploration != Exploration::full)
+            coverage.why_not = fmt::format("explores {} only", to_string(options_.exploration));
+        else if (!observer_.go_on())
+            coverage.why_not = "stopped";
+        else if (coverage.relevant > static_cast<double>(options_.states_per_window))
+            coverage.why_not = fmt::format("{:.3g} states, {} allowed in a window",
+                                           coverage.relevant, options_.states_per_window);
+        else
+            coverage.why_not = "a line with too many stores has more contents than were listed";
+    }
+    coverage.judged = result_.states;
+    if (options_.depth >= 2 && subject_.has_recovery() &&
+        options_.exploration >= Exploration::sampled)
+        explore_recovery(window);
+
+    const JudgeTimes& after = judge_.times();
+    result_.patch_seconds = after.patch_seconds - before.patch_seconds;
+    result_.check_seconds = after.check_seconds - before.check_seconds;
+    result_.restore_seconds = after.restore_seconds - before.restore_seconds;
+    result_.choose_seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() -
+        result_.patch_seconds - result_.check_seconds - result_.restore_seconds;
+    return std::move(result_);
+}
+
+void WindowExplorer::explore_recovery(const CrashWindow& window) {
+    // The states from which recovery has the most to do, and all of the middle: what the program's
+    // order leaves after the first third, the second, and at the end of the window.
+    std::vector<Choice> chosen;
+    const auto add = [&](Choice choice) {
+        if (chosen.size() < kRecoveriesPerWindow &&
+            std::find(chosen.begin(), chosen.end(), choice) == chosen.end())
+            chosen.push_back(std::move(choice));
+    };
+    add(Choice(window.lines.size()));
+    add(visible_choice(window));
+    add(window.in_program_order((window.first_event + window.end_event + 1) / 2));
+    for (const Choice& choice : chosen) {
+        if (!observer_.go_on()) return;
+        explore_recovery_of(window, choice);
+    }
+}
+
+void WindowExplorer::explore_recovery_of(const CrashWindow& window, const Choice& choice) {
+    const Patches crashed = patches_of(window, choice);
+    std::string known;
+    if (!observer_.before_state(known)) return;
+    auto trace = judge_.trace_recovery(crashed, options_.seconds_per_run);
+    if (!trace) {
+        RawViolation violation;
+        violation.parts = {TokenPart::of(window, choice)};
+        violation.text = "its recovery: " + trace.error().message;
+        violation.moment = window.moment;
+        result_.violations.push_back(std::move(violation));
+        return;
+    }
+    std::vector<std::byte> image(judge_.image().base().begin(), judge_.image().base().end());
+    for (const auto& [line, bytes] : crashed)
+        std::copy(bytes.begin(), bytes.end(), image.begin() + static_cast<std::ptrdiff_t>(line * kLineBytes));
+    constexpr std::size_t kLineLimit = 64;
+    CrashWindows windows(*trace, image, options_.platform, kLineLimit);
+    outer_ = {TokenPart::of(window, choice)};
+    below_ = crashed;
+    judged_.clear();
+    while (windows.next() && observer_.go_on()) {
+        CrashWindow inner = windows.window();
+        inner.moment = window.moment;
+        for (const auto& [line, bytes] : windows.newly_durable()) below_[line] = bytes;
+        std::vector<std::size_t> all(inner.lines.size());
+        std::iota(all.begin(), all.end(), std::size_t{0});
+        const ChooseOptions choose{.exploration = Exploration::full,
+                                   .at_most = kStatesPerRecoveryWindow,
+                                   .seed = options_.seed + window.number};
+        choose_states(inner, all, choose, [&](const Choice& nested) {
+            const std::string wrong = judge_state(inner, nested);
+            note(inner, nested, wrong);
+            return observer_.go_on();
+        });
+    }
+    outer_.clear();
+    below_.clear();
+}
+
+}  // namespace holdfast::crash

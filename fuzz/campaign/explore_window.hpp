@@ -1,0 +1,80 @@
+// All of one window: which states, judged how, and what came of it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "campaign/token.hpp"
+#include "judge/state_judge.hpp"
+#include "judge/traced_run.hpp"
+
+namespace holdfast::crash {
+
+// A violation as a worker finds it; the campaign adds the names of stores.
+struct RawViolation {
+    std::vector<TokenPart> parts;
+    std::string text;
+    Moment moment;
+    struct Line {
+        LineNumber line = 0;
+        bool lost = false;
+        EventIndex store = 0;  // of the trace, or of the recovery's
+    };
+    std::vector<Line> lines;
+};
+
+struct WindowResult {
+    Coverage coverage;
+    std::uint64_t number = 0;
+    std::uint64_t states = 0, nested_states = 0, audited = 0;
+    std::uint64_t verdict_hash = 0;
+    std::vector<RawViolation> violations;
+    double choose_seconds = 0, patch_seconds = 0, check_seconds = 0, restore_seconds = 0;
+};
+
+// What the campaign wants to know while a window is explored, and whether to go on.
+struct WindowObserver {
+    // Before each state; false to leave it unjudged: it is known to end the process, and `text`
+    // says how.
+    std::function<bool(std::string& text)> before_state;
+    std::function<bool()> go_on;
+};
+
+class WindowExplorer {
+  public:
+    WindowExplorer(const TracedRun& run, StateJudge& judge, Subject& subject,
+                   const Options& options, const WindowObserver& observer)
+        : run_(run), judge_(judge), subject_(subject), options_(options), observer_(observer) {}
+
+    WindowResult explore(const CrashWindow& window);
+
+  private:
+    std::string judge_state(const CrashWindow& window, const Choice& choice);
+    Patches patches_of(const CrashWindow& window, const Choice& choice) const;
+    // What no check reads cannot matter: which lines (indices) some check may read.
+    struct Relevance;
+    Relevance find_relevant(const CrashWindow& window);
+    bool read_more(const CrashWindow& window, const Choice& choice, Relevance& relevance);
+    bool judge_once(const CrashWindow& window, const Choice& choice);
+    void note(const CrashWindow& window, const Choice& choice, const std::string& wrong);
+    RawViolation minimise(const CrashWindow& window, const Choice& choice,
+                          const std::string& wrong);
+    void explore_recovery(const CrashWindow& window);
+    void explore_recovery_of(const CrashWindow& window, const Choice& choice);
+
+    const TracedRun& run_;
+    StateJudge& judge_;
+    Subject& subject_;
+    const Options& options_;
+    const WindowObserver& observer_;
+    WindowResult result_;
+    Patches below_;  // under the window's lines: the crashed state whose recovery is crashed
+    std::vector<TokenPart> outer_;
+    std::unordered_map<std::uint64_t, bool> judged_;  // by hash: was it right?
+};
+
+}  // namespace holdfast::crash

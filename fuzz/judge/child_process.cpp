@@ -1,0 +1,148 @@
+#include "judge/child_process.hpp"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string_view>
+
+#include "tracer/watched_pool.hpp"
+
+namespace holdfast::crash {
+namespace {
+
+constexpr std::string_view kScratchPrefix = "holdfast-crash-";
+
+// What the child says: 0 and nothing, or an error's code and message.
+void write_all(int file, const void* data, std::size_t size) {
+    const auto* at = static_cast<const char*>(data);
+    while (size != 0) {
+        const ssize_t written = write(file, at, size);
+        if (written <= 0) return;
+        at += written;
+        size -= static_cast<std::size_t>(written);
+    }
+}
+
+std::string read_until_end(int file, double seconds, bool* timed_out) {
+    std::string text;
+    const auto deadline = static_cast<int>(seconds * 1000);
+    pollfd waiting{file, POLLIN, 0};
+    *timed_out = false;
+    timespec begin{}, now{};
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (;;) {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        const auto spent = static_cast<int>((now.tv_sec - begin.tv_sec) * 1000 +
+                                            (now.tv_nsec - begin.tv_nsec) / 1'000'000);
+        const int left = deadline - spent;
+        if (left <= 0 || poll(&waiting, 1, left) == 0) {
+            *timed_out = true;
+            return text;
+        }
+        char part[4096];
+        const ssize_t size = read(file, part, sizeof part);
+        if (size < 0 && errno == EINTR) continue;
+        if (size <= 0) return text;
+        text.append(part, static_cast<std::size_t>(size));
+    }
+}
+
+}  // namespace
+
+std::string describe_end(int wait_status) {
+    if (WIFSIGNALED(wait_status))
+        return fmt::format("signal {} ({})", WTERMSIG(wait_status),
+                           strsignal(WTERMSIG(wait_status)));
+    return fmt::format("exit status {}", WEXITSTATUS(wait_status));
+}
+
+pid_t fork_child(const std::function<void()>& work) {
+    const pid_t parent = getpid();
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child != 0) return child;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(0);
+    signal(SIGINT, SIG_IGN);  // the parent decides
+    work();
+    _exit(0);
+}
+
+Result<void> run_in_child(const std::string& what, double seconds,
+                          const std::function<Result<void>()>& work) {
+    int ends[2];
+    if (pipe(ends) != 0) return fail(ErrorCode::io, "no pipe to a child process");
+    const pid_t child = fork_child([&] {
+        close(ends[0]);
+        std::string answer;
+        try {
+            const Result<void> done = work();
+            answer = done ? std::string(1, '\0')
+                          : static_cast<char>(1 + static_cast<int>(done.error().code)) +
+                                done.error().message;
+        } catch (const std::exception& error) {
+            answer = static_cast<char>(1 + static_cast<int>(ErrorCode::io)) + std::string(error.what());
+        }
+        write_all(ends[1], answer.data(), answer.size());
+    });
+    close(ends[1]);
+    if (child < 0) {
+        close(ends[0]);
+        return fail(ErrorCode::io, fmt::format("cannot start a process: {}", std::strerror(errno)));
+    }
+    bool timed_out = false;
+    const std::string answer = read_until_end(ends[0], seconds, &timed_out);
+    close(ends[0]);
+    if (timed_out) kill(child, SIGKILL);
+    int status = 0;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (timed_out)
+        return fail(ErrorCode::io,
+                    fmt::format("{} did not end within {} s and was killed", what, seconds));
+    if (answer.empty())
+        return fail(ErrorCode::io, fmt::format("{} ended with {}", what, describe_end(status)));
+    if (answer[0] == '\0') return {};
+    return fail(static_cast<ErrorCode>(answer[0] - 1), answer.substr(1));
+}
+
+std::span<std::byte> shared_memory(std::size_t size_bytes) {
+    void* const at = raw_mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return {};
+    return {static_cast<std::byte*>(at), size_bytes};
+}
+
+void release_shared_memory(std::span<std::byte> memory) {
+    if (!memory.empty()) raw_munmap(memory.data(), memory.size());
+}
+
+ScratchFolder::ScratchFolder() {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    for (const auto& item : fs::directory_iterator("/dev/shm", ignored)) {
+        const std::string name = item.path().filename();
+        if (!name.starts_with(kScratchPrefix)) continue;
+        const pid_t process = std::atoi(name.c_str() + kScratchPrefix.size());
+        if (process > 0 && kill(process, 0) != 0 && errno == ESRCH)
+            fs::remove_all(item.path(), ignored);
+    }
+    std::string pattern = fmt::format("/dev/shm/{}{}-XXXXXX", kScratchPrefix, getpid());
+    if (mkdtemp(pattern.data()) != nullptr) path_ = pattern;
+}
+
+ScratchFolder::~ScratchFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+}
+
+}  // namespace holdfast::crash

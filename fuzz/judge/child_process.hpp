@@ -1,0 +1,44 @@
+// Work in a forked process, with a time limit; what it says comes back as a message.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+
+#include "holdfast/error.hpp"
+
+namespace holdfast::crash {
+
+// Runs `work` in a child and waits. Its error is the result; an io error says how the child ended if
+// it ended otherwise: by a signal, by an exit, or killed because it took longer than `seconds`.
+Result<void> run_in_child(const std::string& what, double seconds,
+                          const std::function<Result<void>()>& work);
+
+// A child that dies with this process and does not run its exit handlers.
+pid_t fork_child(const std::function<void()>& work);
+
+// "signal 11 (Segmentation fault)", "exit status 3".
+std::string describe_end(int wait_status);
+
+// Zeroed memory shared with children; pages cost nothing until they are used.
+std::span<std::byte> shared_memory(std::size_t size_bytes);
+void release_shared_memory(std::span<std::byte> memory);
+
+// A folder in /dev/shm, removed at the end. Those whose process is gone (killed) go with the next.
+// After SIGINT and SIGTERM all of this process's are removed too.
+class ScratchFolder {
+  public:
+    ScratchFolder();
+    ~ScratchFolder();
+    ScratchFolder(const ScratchFolder&) = delete;
+    ScratchFolder& operator=(const ScratchFolder&) = delete;
+    const std::string& path() const { return path_; }
+
+  private:
+    std::string path_;
+};
+
+}  // namespace holdfast::crash

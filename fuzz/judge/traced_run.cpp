@@ -1,0 +1,103 @@
+#include "judge/traced_run.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "judge/child_process.hpp"
+#include "tracer/store_tracer.hpp"
+
+namespace holdfast::crash {
+namespace {
+
+// Reserved, not used: a trace takes what its events need.
+constexpr std::size_t kTraceBytes = std::size_t{2} << 30;
+
+class MarkedOperations final : public Operations {
+  public:
+    void begin() override { StoreTracer::begin(number_); }
+    void acknowledge() override { StoreTracer::acknowledge(number_++); }
+
+  private:
+    std::uint64_t number_ = 0;
+};
+
+Result<std::vector<std::byte>> read_file(const std::string& path) {
+    struct stat status {};
+    if (stat(path.c_str(), &status) != 0) return std::vector<std::byte>{};
+    std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+    std::ifstream file(path, std::ios::binary);
+    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    if (!file) return fail(ErrorCode::io, fmt::format("cannot read {}", path));
+    return bytes;
+}
+
+}  // namespace
+
+std::uint64_t fingerprint_of(const Trace& trace) {
+    std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
+    const auto mix = [&](std::uint64_t value) {
+        hash = (hash ^ value) * 0x9e37'79b9'7f4a'7c15;
+        hash ^= hash >> 32;
+    };
+    for (const Event& event : trace.events) {
+        mix(static_cast<std::uint64_t>(event.kind));
+        mix(event.offset);
+        mix(event.size);
+    }
+    return hash;
+}
+
+Result<Trace> trace_process(const std::string& path, double seconds,
+                            const std::function<Result<void>(Operations&)>& work) {
+    const std::span<std::byte> memory = shared_memory(kTraceBytes);
+    if (memory.empty()) return fail(ErrorCode::io, "no memory for a trace");
+    auto done = run_in_child("the traced run", seconds, [&]() -> Result<void> {
+        TraceBuffer buffer(memory);
+        if (auto started = StoreTracer::start(path, buffer); !started) return started;
+        MarkedOperations operations;
+        auto worked = work(operations);
+        StoreTracer::stop();
+        if (worked && buffer.full())
+            return fail(ErrorCode::no_space,
+                        "the run stores too much for one trace (2 GiB): give it less to do");
+        return worked;
+    });
+    Result<Trace> trace = fail(ErrorCode::io, "");
+    if (done) {
+        const auto* const head = reinterpret_cast<const TraceHead*>(memory.data());
+        trace = Trace::parse(memory.first(sizeof *head + head->events_bytes), "the trace");
+    } else {
+        trace = std::unexpected(done.error());
+    }
+    release_shared_memory(memory);
+    return trace;
+}
+
+Result<TracedRun> trace_run(Subject& subject, double seconds) {
+    const ScratchFolder folder;
+    if (folder.path().empty())
+        return fail(ErrorCode::io, "cannot make a folder in /dev/shm for the subject's pool");
+    const std::string path = folder.path() + "/pool";
+    if (auto done = run_in_child("the set-up", seconds, [&] { return subject.set_up(path); }); !done)
+        return std::unexpected(done.error());
+    auto image = read_file(path);
+    if (!image) return std::unexpected(image.error());
+    auto trace = trace_process(path, seconds, [&](Operations& operations) {
+        return subject.run(path, operations);
+    });
+    if (!trace) return std::unexpected(trace.error());
+    if (trace->stores() == 0)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("the run of {} stored nothing to {}: does it map the file shared, "
+                                "and persist through libpmem?",
+                                subject.name(), path));
+    image->resize(std::max<std::size_t>(image->size(), trace->pool_bytes));
+    trace->pool_bytes = image->size();
+    const std::uint64_t fingerprint = fingerprint_of(*trace);
+    return TracedRun{std::move(*image), std::move(*trace), fingerprint};
+}
+
+}  // namespace holdfast::crash

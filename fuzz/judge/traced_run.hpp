@@ -1,0 +1,30 @@
+// A subject's one run under the tracer.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "holdfast/crash.hpp"
+#include "trace/trace.hpp"
+
+namespace holdfast::crash {
+
+struct TracedRun {
+    std::vector<std::byte> initial_image;  // the pool before the run, as large as after it
+    Trace trace;
+    // Over what the events are, without what they store: of two runs of the same program the same.
+    std::uint64_t fingerprint = 0;
+};
+
+// Sets up and runs the subject in processes of their own, each of which may take `seconds`.
+Result<TracedRun> trace_run(Subject& subject, double seconds);
+
+// Runs `work` in a forked process under the tracer, on a file that may exist already.
+Result<Trace> trace_process(const std::string& path, double seconds,
+                            const std::function<Result<void>(Operations&)>& work);
+
+std::uint64_t fingerprint_of(const Trace& trace);
+
+}  // namespace holdfast::crash

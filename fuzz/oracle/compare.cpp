@@ -1,0 +1,134 @@
+#include "oracle/compare.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <map>
+#include <set>
+
+namespace holdfast::oracle {
+namespace {
+
+constexpr std::size_t kMostDifferences = 8;
+
+class Comparison {
+  public:
+    Comparison(const Store& store, const Model& model) : store_(store), model_(model) {}
+
+    std::vector<std::string> run() {
+        std::vector<std::string> names;
+        names.reserve(model_.spaces.size());
+        for (const auto& [name, space] : model_.spaces) names.push_back(name);
+        const auto found = store_.space_names();
+        if (!found)
+            differ(found.error().message);
+        else if (*found != names)
+            differ(fmt::format("the spaces are {}, should be {}", list_of(*found), list_of(names)));
+        for (const auto& [name, expected] : model_.spaces) compare(name, expected);
+        return std::move(differences_);
+    }
+
+  private:
+    void differ(std::string what) {
+        if (differences_.size() < kMostDifferences) differences_.push_back(std::move(what));
+    }
+
+    static std::string list_of(const std::vector<std::string>& names) {
+        return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
+    }
+
+    void compare(const std::string& name, const ModelSpace& expected) {
+        auto space = store_.open_space(name);
+        if (!space) return differ(space.error().message);
+        std::uint64_t resident = 0;
+        std::set<std::uint64_t> around;
+        for (const auto& [page, wanted] : expected.pages) {
+            const VirtAddr address(page << 12);
+            const auto found = space->translate(address + 8);
+            std::uint64_t word = ~std::uint64_t{0};
+            const auto read = space->read(address, std::as_writable_bytes(std::span(&word, 1)));
+            if (!read) differ(read.error().message);
+            if (wanted.frame == 0) {
+                if (found || found.error().kind != FaultKind::demand_zero || word != 0 ||
+                    found.error().protection != wanted.protection)
+                    differ(fmt::format("{}: {:#x} should be demand-zero", name, address.bits()));
+            } else if (!found) {
+                differ(fmt::format("{}: {}", name, found.error().to_string()));
+            } else {
+                ++resident;
+                if (found->protection != wanted.protection)
+                    differ(fmt::format("{}: {:#x} is {}, should be {}", name, address.bits(),
+                                       found->protection.to_string(),
+                                       wanted.protection.to_string()));
+                if (word != model_.contents.at(wanted.frame))
+                    differ(fmt::format("{}: {:#x} holds {:#x}, should hold {:#x}", name,
+                                       address.bits(), word, model_.contents.at(wanted.frame)));
+                if (found->physical.bits() % 4096 != 8) differ("the offset in the page");
+                // One frame of the store for one of the model, and the other way round.
+                const std::uint64_t frame = found->physical.frame().value();
+                if (frame_of_.emplace(wanted.frame, frame).first->second != frame ||
+                    model_frame_of_.emplace(frame, wanted.frame).first->second != wanted.frame)
+                    differ(
+                        fmt::format("{}: {:#x} shares a frame it should not, or does not "
+                                    "share one it should",
+                                    name, address.bits()));
+            }
+            around.insert(page - 1);
+            around.insert(page + 1);
+        }
+        const unsigned bits = virtual_address_bits(expected.levels);
+        for (const std::uint64_t page : around) {
+            const std::uint64_t address = page << 12;
+            const auto high = static_cast<std::int64_t>(address) >> (bits - 1);
+            if (expected.pages.contains(address >> 12) || (high != 0 && high != -1)) continue;
+            const auto found = space->translate(VirtAddr(address));
+            if (found || found.error().kind != FaultKind::not_mapped)
+                differ(fmt::format("{}: {:#x} should not be mapped", name, address));
+        }
+        std::uint64_t mapped_bytes = 0, resident_bytes = 0;
+        const auto maps = space->maps();
+        if (!maps) return differ(maps.error().message);
+        for (const Mapping& mapping : *maps) {
+            mapped_bytes += mapping.range.size_bytes;
+            resident_bytes += mapping.resident_bytes;
+            for (std::uint64_t i = 0; i < mapping.range.pages(); ++i) {
+                const auto page = expected.pages.find((mapping.range.start.bits() >> 12) + i);
+                if (page == expected.pages.end() || page->second.protection != mapping.protection)
+                    differ(fmt::format("{}: maps has {:#x}", name, mapping.range.start.bits()));
+            }
+        }
+        if (mapped_bytes != expected.pages.size() << 12 || resident_bytes != resident << 12)
+            differ(fmt::format("{}: the sums of maps", name));
+    }
+
+    const Store& store_;
+    const Model& model_;
+    std::vector<std::string> differences_;
+    std::map<std::uint64_t, std::uint64_t> frame_of_, model_frame_of_;
+};
+
+}  // namespace
+
+std::vector<std::string> compare(const Store& store, const Model& model) {
+    return Comparison(store, model).run();
+}
+
+std::vector<std::string> broken_invariants(const Store& store) {
+    std::vector<std::string> broken;
+    const VerifyReport report = store.verify();
+    for (const Finding& finding : report.findings) {
+        if (broken.size() == kMostDifferences) break;
+        broken.push_back(fmt::format("{}: {}{}{}", finding.what, finding.space,
+                                     finding.space.empty() ? "" : ": ", finding.detail));
+    }
+    const std::uint64_t sum = report.frames_reachable + report.frames_limbo +
+                              report.frames_building + report.frames_free;
+    if (sum != report.frames_total)
+        broken.push_back(fmt::format(
+            "I4 account: {} reachable + {} limbo + {} building + {} free is not {}",
+            report.frames_reachable, report.frames_limbo, report.frames_building,
+            report.frames_free, report.frames_total));
+    return broken;
+}
+
+}  // namespace holdfast::oracle

@@ -1,0 +1,121 @@
+#include "oracle/model.hpp"
+
+namespace holdfast::oracle {
+
+std::optional<ErrorCode> Model::check(const ModelSpace& space, Range range,
+                                      std::optional<Protection> protection) const {
+    const bool aligned = range.start.bits() % 4096 == 0 && range.size_bytes % 4096 == 0;
+    if (range.size_bytes == 0 || !aligned) return ErrorCode::invalid_argument;
+    const std::uint64_t first = range.start.bits();
+    const std::uint64_t last = first + range.size_bytes - 1;
+    // Bits above the translated ones must repeat the highest translated one.
+    const unsigned bits = virtual_address_bits(space.levels);
+    const auto high = [&](std::uint64_t address) {
+        return static_cast<std::int64_t>(address) >> (bits - 1);
+    };
+    if (last < first || (high(first) != 0 && high(first) != -1) || high(last) != high(first))
+        return ErrorCode::invalid_argument;
+    if (protection && !protection->readable()) return ErrorCode::invalid_argument;
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::create(const std::string& name, Levels levels) {
+    if (spaces.contains(name)) return ErrorCode::already_exists;
+    spaces[name].levels = levels;
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::rename(const std::string& from, const std::string& to) {
+    if (!spaces.contains(from)) return ErrorCode::not_found;
+    if (spaces.contains(to)) return ErrorCode::already_exists;
+    spaces[to] = std::move(spaces[from]);
+    spaces.erase(from);
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::remove(const std::string& name) {
+    return spaces.erase(name) != 0 ? std::nullopt : std::optional(ErrorCode::not_found);
+}
+
+std::optional<ErrorCode> Model::map(const std::string& name, Range range, Protection protection,
+                                    bool lazy) {
+    ModelSpace& space = spaces.at(name);
+    if (const auto error = check(space, range, protection)) return error;
+    const std::uint64_t first = range.start.bits() >> 12;
+    const auto next = space.pages.lower_bound(first);
+    if (next != space.pages.end() && next->first < first + range.pages()) return ErrorCode::overlap;
+    for (std::uint64_t page = first; page < first + range.pages(); ++page) {
+        const std::uint64_t frame = lazy ? 0 : next_frame_++;
+        space.pages[page] = {protection, frame};
+        if (frame != 0) contents[frame] = 0;
+    }
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
+                                           Protection protection, const std::string& source,
+                                           Range source_range) {
+    ModelSpace& space = spaces.at(name);
+    const ModelSpace& from = spaces.at(source);
+    if (const auto error = check(space, range, protection)) return error;
+    if (const auto error = check(from, source_range, {})) return error;
+    if (source_range.pages() > 512) return ErrorCode::invalid_argument;
+    const std::uint64_t first = range.start.bits() >> 12;
+    const auto next = space.pages.lower_bound(first);
+    if (next != space.pages.end() && next->first < first + range.pages()) return ErrorCode::overlap;
+    const std::uint64_t source_first = source_range.start.bits() >> 12;
+    for (std::uint64_t i = 0; i < source_range.pages(); ++i) {
+        const auto page = from.pages.find(source_first + i);
+        if (page == from.pages.end() || page->second.frame == 0) return ErrorCode::not_mapped;
+    }
+    std::map<std::uint64_t, ModelPage> added;
+    for (std::uint64_t i = 0; i < range.pages(); ++i)
+        added[first + i] = {protection,
+                            from.pages.at(source_first + i % source_range.pages()).frame};
+    space.pages.merge(added);
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::unmap(const std::string& name, Range range) {
+    ModelSpace& space = spaces.at(name);
+    if (const auto error = check(space, range, {})) return error;
+    const std::uint64_t first = range.start.bits() >> 12;
+    space.pages.erase(space.pages.lower_bound(first),
+                      space.pages.lower_bound(first + range.pages()));
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::protect(const std::string& name, Range range,
+                                        Protection protection) {
+    ModelSpace& space = spaces.at(name);
+    if (const auto error = check(space, range, protection)) return error;
+    const std::uint64_t first = range.start.bits() >> 12;
+    for (std::uint64_t page = first; page < first + range.pages(); ++page)
+        if (!space.pages.contains(page)) return ErrorCode::not_mapped;
+    for (std::uint64_t page = first; page < first + range.pages(); ++page)
+        space.pages[page].protection = protection;
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
+                                      std::uint64_t word) {
+    ModelSpace& space = spaces.at(name);
+    const auto page = space.pages.find(address.bits() >> 12);
+    if (page == space.pages.end()) return ErrorCode::not_mapped;
+    if (!page->second.protection.writable()) {
+        return page->second.frame == 0 ? ErrorCode::not_mapped : ErrorCode::permission_denied;
+    }
+    if (page->second.frame == 0) page->second.frame = next_frame_++;
+    contents[page->second.frame] = word;
+    return std::nullopt;
+}
+
+void Model::prune() {
+    std::map<std::uint64_t, std::uint64_t> kept;
+    for (const auto& [name, space] : spaces)
+        for (const auto& [number, page] : space.pages)
+            if (page.frame != 0) kept[page.frame] = contents.at(page.frame);
+    contents = std::move(kept);
+}
+
+}  // namespace holdfast::oracle

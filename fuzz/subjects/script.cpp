@@ -1,0 +1,187 @@
+#include "subjects/script.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <optional>
+#include <sstream>
+
+namespace holdfast::crash {
+namespace {
+
+using oracle::Call;
+using Verb = Call::Verb;
+
+std::optional<std::uint64_t> number_of(std::string text) {
+    std::uint64_t unit = 1;
+    for (const auto& [suffix, bytes] :
+         {std::pair{"KiB", std::uint64_t{1} << 10}, std::pair{"MiB", std::uint64_t{1} << 20},
+          std::pair{"GiB", std::uint64_t{1} << 30}})
+        if (text.ends_with(suffix)) {
+            unit = bytes;
+            text.resize(text.size() - 3);
+        }
+    const bool hexadecimal = text.starts_with("0x");
+    const char* const begin = text.data() + (hexadecimal ? 2 : 0);
+    const char* const end = text.data() + text.size();
+    std::uint64_t value = 0;
+    const auto [stop, error] = std::from_chars(begin, end, value, hexadecimal ? 16 : 10);
+    if (error != std::errc() || stop != end || begin == end) return std::nullopt;
+    return value * unit;
+}
+
+std::optional<Protection> protection_of(const std::string& text) {
+    std::uint8_t bits = 0;
+    for (const char letter : text) {
+        if (letter == 'r') bits |= 1;
+        else if (letter == 'w') bits |= 2;
+        else if (letter == 'x') bits |= 4;
+        else if (letter == 'u') bits |= 8;
+        else return std::nullopt;
+    }
+    return Protection(bits);
+}
+
+// The words of a line, taken one by one; remembers what was wrong first.
+class Words {
+  public:
+    explicit Words(const std::string& line) : stream_(line) {}
+    std::string word(const char* what) {
+        std::string text;
+        if (!(stream_ >> text)) complain(fmt::format("{} is missing", what));
+        return text;
+    }
+    std::optional<std::string> optional_word() {
+        std::string text;
+        return stream_ >> text ? std::optional(text) : std::nullopt;
+    }
+    std::uint64_t number(const char* what) {
+        const std::string text = word(what);
+        const auto value = number_of(text);
+        if (!value) complain(fmt::format("\"{}\" is no {}", text, what));
+        return value.value_or(0);
+    }
+    Range range() {
+        const VirtAddr address(number("address"));
+        return {address, number("number of pages") * kPageSize};
+    }
+    Protection protection() {
+        const std::string text = word("protection");
+        const auto value = protection_of(text);
+        if (!value) complain(fmt::format("\"{}\" is no protection; rw is one", text));
+        return value.value_or(Protection(1));
+    }
+    void complain(std::string what) {
+        if (complaint_.empty()) complaint_ = std::move(what);
+    }
+    const std::string& complaint() {
+        if (const auto more = optional_word())
+            complain(fmt::format("\"{}\" is a word too many", *more));
+        return complaint_;
+    }
+
+  private:
+    std::istringstream stream_;
+    std::string complaint_;
+};
+
+std::optional<Call> call_of(const std::string& verb, Words& words) {
+    Call call;
+    if (verb == "grow" || verb == "release") {
+        call.verb = verb == "grow" ? Verb::grow : Verb::release_limbo;
+        call.word = words.number("number");
+        return call;
+    }
+    call.space = words.word("space");
+    if (verb == "create") {
+        call.verb = Verb::create;
+        if (const auto levels = words.optional_word()) {
+            if (*levels != "3" && *levels != "4" && *levels != "5")
+                words.complain("a space has 3, 4 or 5 levels");
+            call.levels = static_cast<Levels>((*levels)[0] - '0');
+        }
+    } else if (verb == "rename") {
+        call.verb = Verb::rename;
+        call.other = words.word("new name");
+    } else if (verb == "remove") {
+        call.verb = Verb::remove;
+    } else if (verb == "map" || verb == "lazy" || verb == "protect") {
+        call.verb = verb == "map" ? Verb::map : verb == "lazy" ? Verb::map_lazy : Verb::protect;
+        call.range = words.range();
+        call.protection = words.protection();
+    } else if (verb == "share") {
+        call.verb = Verb::map_shared;
+        call.range = words.range();
+        call.protection = words.protection();
+        call.other = words.word("source space");
+        call.source = words.range();
+    } else if (verb == "unmap") {
+        call.verb = Verb::unmap;
+        call.range = words.range();
+    } else if (verb == "write") {
+        call.verb = Verb::write;
+        call.range = {VirtAddr(words.number("address")), 8};
+        call.word = words.number("word");
+    } else {
+        return std::nullopt;
+    }
+    return call;
+}
+
+}  // namespace
+
+Result<Script> Script::parse(const std::string& name, const std::string& text) {
+    Script script;
+    script.name = name;
+    std::vector<Step> steps;
+    std::optional<Step> transaction;
+    bool divided = false;
+    std::istringstream lines(text);
+    std::string line;
+    for (unsigned number = 1; std::getline(lines, line); ++number) {
+        const auto wrong = [&](const std::string& what) {
+            return fail(ErrorCode::invalid_argument,
+                        fmt::format("workload {}, line {}: {}", name, number, what));
+        };
+        line.resize(std::min(line.size(), line.find('#')));
+        Words words(line);
+        const auto verb = words.optional_word();
+        if (!verb) continue;
+        if (*verb == "pool") {
+            script.pool_bytes = words.number("size");
+        } else if (*verb == "operations") {
+            if (divided) return wrong("there is an `operations` above already");
+            divided = true;
+            script.set_up = std::move(steps);
+            steps.clear();
+        } else if (*verb == "reopen") {
+            steps.emplace_back();
+        } else if (*verb == "begin") {
+            if (transaction) return wrong("the transaction above has no `commit`");
+            transaction.emplace();
+        } else if (*verb == "commit") {
+            if (!transaction || transaction->calls.empty()) return wrong("nothing to commit");
+            steps.push_back(std::move(*transaction));
+            transaction.reset();
+        } else if (const auto call = call_of(*verb, words)) {
+            if (transaction)
+                transaction->calls.push_back(*call);
+            else
+                steps.push_back({{*call}});
+        } else {
+            return wrong(fmt::format("there is no call \"{}\"", *verb));
+        }
+        if (!words.complaint().empty()) return wrong(words.complaint());
+    }
+    if (transaction)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("workload {}: a transaction has no `commit`", name));
+    script.operations = std::move(steps);
+    script.crashes_creation = !divided;
+    if (script.operations.empty() && divided)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("workload {} has no operations", name));
+    return script;
+}
+
+}  // namespace holdfast::crash

@@ -1,0 +1,45 @@
+// Workloads as text: a call of the API a line.
+//
+//     pool 16MiB                          the pool's size; 16 MiB without this line
+//     create SPACE [3|4|5]
+//     rename SPACE TO
+//     remove SPACE
+//     map SPACE ADDRESS PAGES PROT        PROT as r, rw, rwx, with u for user pages
+//     lazy SPACE ADDRESS PAGES PROT       demand-zero
+//     share SPACE ADDRESS PAGES PROT SOURCE ADDRESS PAGES
+//     unmap SPACE ADDRESS PAGES
+//     protect SPACE ADDRESS PAGES PROT
+//     write SPACE ADDRESS WORD            the first word of a page, and persists it
+//     grow BYTES
+//     release TABLES                      of limbo
+//     begin / commit                      what is between them is one transaction
+//     reopen                              closes the store and opens it again
+//     operations                          what is above is set-up; what is below is crashed
+//
+// Without `operations` all of it is crashed, the pool's creation included. `#` begins a comment.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "holdfast/error.hpp"
+#include "oracle/calls.hpp"
+
+namespace holdfast::crash {
+
+struct Step {
+    oracle::Calls calls;  // one, or those of a transaction; none if the store is reopened
+};
+
+struct Script {
+    std::string name;
+    std::uint64_t pool_bytes = std::uint64_t{16} << 20;
+    bool crashes_creation = false;
+    std::vector<Step> set_up, operations;
+
+    // Errors: invalid_argument, with the line's number and what is wrong with it.
+    static Result<Script> parse(const std::string& name, const std::string& text);
+};
+
+}  // namespace holdfast::crash

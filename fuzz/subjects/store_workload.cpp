@@ -1,0 +1,190 @@
+#include "subjects/store_workload.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "oracle/compare.hpp"
+
+namespace holdfast::crash {
+namespace {
+
+using oracle::Call;
+using oracle::Calls;
+using Verb = Call::Verb;
+
+constexpr OpenOptions kOpen{.emulation = PmemEmulation::on};
+
+Result<void> run_steps(std::optional<Store>& store, const std::string& path,
+                       const std::vector<Step>& steps, Operations* operations) {
+    for (const Step& step : steps) {
+        if (operations != nullptr) operations->begin();
+        if (step.calls.empty()) {
+            store.reset();
+            auto opened = Store::open(path, kOpen);
+            if (!opened) return std::unexpected(opened.error());
+            store = std::move(*opened);
+        } else if (auto done = oracle::run(*store, step.calls); !done) {
+            return fail(done.error().code, fmt::format("{}: {}", step.calls.front().to_string(),
+                                                       done.error().message));
+        }
+        if (operations != nullptr) operations->acknowledge();
+    }
+    return {};
+}
+
+void run_steps(oracle::Model& model, const std::vector<Step>& steps,
+               std::vector<oracle::Model>* after_each) {
+    for (const Step& step : steps) {
+        if (!step.calls.empty()) oracle::run(model, step.calls);
+        if (after_each != nullptr) after_each->push_back(model);
+    }
+}
+
+// Calls that any store should be able to do, whatever happened to it; with spaces that are there.
+std::vector<Calls> next_calls(const oracle::Model& model) {
+    const std::string fresh = "after the crash";
+    const auto call = [](Verb verb, const std::string& space, std::uint64_t address,
+                         std::uint64_t pages, std::uint8_t protection, std::uint64_t word = 0) {
+        Call made;
+        made.verb = verb;
+        made.space = space;
+        made.range = {VirtAddr(address), pages * kPageSize};
+        made.protection = Protection(protection);
+        made.word = word;
+        return Calls{made};
+    };
+    std::vector<Calls> calls = {
+        call(Verb::create, fresh, 0, 0, 0),
+        call(Verb::map, fresh, 0x7000'0000, 3, 3),
+        call(Verb::write, fresh, 0x7000'1000, 1, 0, 0x0123'4567'89ab'cdef),
+        call(Verb::unmap, fresh, 0x7000'0000, 1, 0),
+    };
+    for (const auto& [name, space] : model.spaces) {
+        // A page in a table that exists, if one has room, and one elsewhere.
+        if (!space.pages.empty()) {
+            const std::uint64_t page = space.pages.begin()->first ^ 0x1f;
+            if (!space.pages.contains(page)) {
+                calls.push_back(call(Verb::map, name, page << 12, 1, 3));
+                calls.push_back(call(Verb::write, name, page << 12, 1, 0, 77));
+                calls.push_back(call(Verb::unmap, name, page << 12, 1, 0));
+            }
+            calls.push_back(call(Verb::protect, name, space.pages.rbegin()->first << 12, 1, 1));
+        }
+    }
+    return calls;
+}
+
+std::string joined(const std::vector<std::string>& lines) {
+    return fmt::format("{}", fmt::join(lines, "; "));
+}
+
+// Which of the models the store is, and if none, how it differs from the one that is nearest.
+const oracle::Model* find_equal(const Store& store, const std::vector<oracle::Model>& models,
+                                std::string* difference) {
+    std::size_t fewest = ~std::size_t{0};
+    for (std::size_t i = models.size(); i-- > 0;) {
+        const std::vector<std::string> differences = oracle::compare(store, models[i]);
+        if (differences.empty()) return &models[i];
+        if (differences.size() >= fewest) continue;
+        fewest = differences.size();
+        *difference = fmt::format(
+            "neither before nor after; from {}: {}",
+            i + 1 == models.size() ? "after" : i == 0 ? "before" : "in between",
+            joined(differences));
+        if (models.size() == 1) *difference = "not what was acknowledged: " + joined(differences);
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+StoreWorkload::StoreWorkload(Script script) : script_(std::move(script)) {
+    oracle::Model model;
+    run_steps(model, script_.set_up, nullptr);
+    models_.push_back(model);
+    // Creating the store is an operation, if it is crashed.
+    if (script_.crashes_creation) models_.push_back(model);
+    run_steps(model, script_.operations, &models_);
+}
+
+Result<void> StoreWorkload::set_up(const std::string& path) {
+    if (script_.crashes_creation) return {};
+    auto created = Store::create(
+        path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
+    if (!created) return std::unexpected(created.error());
+    std::optional<Store> store = std::move(*created);
+    return run_steps(store, path, script_.set_up, nullptr);
+}
+
+Result<void> StoreWorkload::run(const std::string& path, Operations& operations) {
+    std::optional<Store> store;
+    if (script_.crashes_creation) {
+        operations.begin();
+        auto created = Store::create(
+            path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
+        if (!created) return std::unexpected(created.error());
+        store = std::move(*created);
+        operations.acknowledge();
+    } else {
+        auto opened = Store::open(path, kOpen);
+        if (!opened) return std::unexpected(opened.error());
+        store = std::move(*opened);
+    }
+    return run_steps(store, path, script_.operations, &operations);
+}
+
+std::string StoreWorkload::check(const std::string& path, const Moment& moment) {
+    auto store = Store::open(path, kOpen);
+    const bool creating =
+        script_.crashes_creation && moment.acknowledged == 0;
+    if (!store) {
+        // A store whose making was interrupted is refused; that is all it may be.
+        if (creating && store.error().code != ErrorCode::io) return {};
+        return "cannot be opened: " + store.error().message;
+    }
+    std::vector<oracle::Model> allowed = {models_.at(moment.acknowledged)};
+    if (moment.in_flight) {
+        const std::uint64_t step = moment.acknowledged - (script_.crashes_creation ? 1 : 0);
+        if (!creating && !script_.operations[step].calls.empty())
+            allowed = oracle::states_during(allowed.front(), script_.operations[step].calls);
+    }
+    std::string wrong;
+    const oracle::Model* const found = find_equal(*store, allowed, &wrong);
+    if (found == nullptr) return wrong;
+    if (const auto broken = oracle::broken_invariants(*store); !broken.empty())
+        return joined(broken);
+
+    oracle::Model model = *found;
+    for (const Calls& calls : next_calls(model)) {
+        const auto expected = oracle::run(model, calls);
+        const auto done = oracle::run(*store, calls);
+        if (done.has_value() == !expected.has_value() &&
+            (done.has_value() || done.error().code == *expected))
+            continue;
+        return fmt::format("does not go on: {} should {}, but {}", calls.front().to_string(),
+                           expected ? fmt::format("say {}", to_string(*expected)) : "succeed",
+                           done ? "succeeds" : "says " + done.error().message);
+    }
+    if (auto released = store->release_limbo(); !released)
+        return "does not release limbo: " + released.error().message;
+    if (const auto differences = oracle::compare(*store, model); !differences.empty())
+        return "after going on: " + joined(differences);
+    if (const auto broken = oracle::broken_invariants(*store); !broken.empty())
+        return "after going on: " + joined(broken);
+    const VerifyReport report = store->verify();
+    if (report.frames_building != 0 || report.frames_limbo != 0)
+        return fmt::format("after going on, {} frames stay reserved and {} in limbo",
+                           report.frames_building, report.frames_limbo);
+    return {};
+}
+
+Result<void> StoreWorkload::recover(const std::string& path) {
+    auto store = Store::open(path, kOpen);
+    // What a crash of the creation has left may be refused: nothing to recover then.
+    if (!store) return {};
+    auto released = store->release_limbo();
+    if (!released) return std::unexpected(released.error());
+    return {};
+}
+
+}  // namespace holdfast::crash

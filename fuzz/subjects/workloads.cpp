@@ -1,0 +1,252 @@
+#include "subjects/workloads.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <sstream>
+
+namespace holdfast::crash {
+
+const std::vector<NamedWorkload>& workloads() {
+    static const std::vector<NamedWorkload> all = {
+        {"create_space", "the first space of a store", "operations\ncreate a\n"},
+        {"create_space_again", "a space beside others", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw
+            operations
+            create c 3
+        )"},
+        {"rename_space", "a space's name", R"(
+            create a
+            create b
+            map a 0x40000000 1 rw
+            operations
+            rename a c
+        )"},
+        {"remove_space", "a space with tables and frames", R"(
+            create a
+            create b
+            map a 0x40000000 5 rw
+            lazy a 0x7fffffe00000 3 r
+            operations
+            remove a
+            create a
+        )"},
+        {"map_first", "one page, where there are no tables yet", R"(
+            create a
+            operations
+            map a 0x40000000 1 rw
+        )"},
+        {"map_one", "one page, in a table that exists", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            map a 0x40001000 1 rw
+        )"},
+        {"map_twice", "two calls, so that the second follows an acknowledged one", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            map a 0x40001000 1 rw
+            map a 0x40003000 2 r
+        )"},
+        {"map_range", "a range over the edge of two tables", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            map a 0x401fe000 5 rwu
+        )"},
+        {"map_many", "as many entries in a table as make it be copied", R"(
+            create a
+            map a 0x40000000 2 rw
+            operations
+            map a 0x40010000 40 rw
+        )"},
+        {"map_table", "a whole table and more: built aside, linked by one entry", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            map a 0x401ff000 514 rw
+        )"},
+        {"map_lazy", "demand-zero pages", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            lazy a 0x40002000 7 rw
+        )"},
+        {"map_shared", "frames of another space", R"(
+            create a
+            create b
+            map a 0x40000000 4 rw
+            write a 0x40001000 17
+            operations
+            share b 0x50000000 3 r a 0x40001000 3
+        )"},
+        {"unmap_one", "one page", R"(
+            create a
+            map a 0x40000000 3 rw
+            write a 0x40001000 9
+            operations
+            unmap a 0x40001000 1
+        )"},
+        {"unmap_last", "the last page of a table", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            unmap a 0x40000000 1
+            map a 0x40000000 1 r
+        )"},
+        {"unmap_range", "a whole table and parts of two", R"(
+            create a
+            map a 0x401fe000 516 rw
+            operations
+            unmap a 0x401ff000 514
+        )"},
+        {"unmap_shared", "one of two mappings of a frame", R"(
+            create a
+            create b
+            map a 0x40000000 2 rw
+            share b 0x50000000 2 rw a 0x40000000 2
+            operations
+            unmap a 0x40000000 2
+            unmap b 0x50000000 1
+        )"},
+        {"protect_one", "one page", R"(
+            create a
+            map a 0x40000000 3 rw
+            operations
+            protect a 0x40001000 1 r
+        )"},
+        {"protect_range", "as many entries as make a table be copied", R"(
+            create a
+            map a 0x401f0000 60 rw
+            operations
+            protect a 0x401f1000 50 rx
+        )"},
+        {"write_page", "bytes of a page, and of one that has no frame yet", R"(
+            create a
+            map a 0x40000000 1 rw
+            lazy a 0x40001000 1 rw
+            operations
+            write a 0x40000000 0x1122334455667788
+            write a 0x40001000 0x99aabbccddeeff00
+        )"},
+        {"transaction", "calls over two spaces as one", R"(
+            create a
+            create b
+            map a 0x40000000 4 rw
+            operations
+            begin
+            create c
+            map a 0x40010000 2 rw
+            unmap a 0x40000000 1
+            protect a 0x40001000 1 r
+            map b 0x40000000 1 rw
+            commit
+        )"},
+        {"transaction_spaces", "names moved and taken again in one transaction", R"(
+            create a
+            create b
+            map a 0x40000000 2 rw
+            map b 0x40000000 1 r
+            operations
+            begin
+            remove b
+            rename a b
+            create a
+            map a 0x60000000 1 rw
+            commit
+        )"},
+        {"release_limbo", "what was unmapped and removed is released", R"(
+            create a
+            create b
+            map a 0x401fe000 516 rw
+            map b 0x40000000 3 rw
+            unmap a 0x401ff000 514
+            remove b
+            operations
+            release 1
+            release 1000
+        )"},
+        {"reopen", "changes, a restart, and changes", R"(
+            create a
+            operations
+            map a 0x40000000 1 rw
+            reopen
+            unmap a 0x40000000 1
+        )"},
+        {"create_store", "the making of the pool and its first space", "create a\n"},
+        {"long_transaction", "so many words that libpmemobj's logs are chained", R"(
+            create a
+            map a 0x40000000 400 rw
+            operations
+            begin
+            map a 0x50000000 8 rw
+            map a 0x60000000 8 rw
+            map a 0x70000000 8 rw
+            map a 0x80000000 8 rw
+            unmap a 0x40000000 12
+            protect a 0x40020000 12 r
+            protect a 0x40040000 12 r
+            protect a 0x40060000 12 r
+            protect a 0x40080000 12 r
+            protect a 0x400a0000 12 r
+            create b
+            create c
+            commit
+        )"},
+    };
+    return all;
+}
+
+namespace {
+
+// Calls of a few spaces and places, so that they meet each other; only those that succeed.
+Result<Script> random_script(const std::string& name, std::uint64_t seed, std::uint64_t calls) {
+    Script script;
+    script.name = name;
+    script.pool_bytes = std::uint64_t{32} << 20;
+    oracle::Random random(seed);
+    oracle::Model model;
+    const auto add = [&](std::vector<Step>& steps, std::uint64_t count) {
+        for (std::uint64_t tried = 0; count > 0 && tried < 10'000; ++tried) {
+            const oracle::Calls some = oracle::random_calls(random, seed * 1000 + tried);
+            bool large = false;
+            for (const oracle::Call& call : some) large = large || call.range.pages() > 600;
+            oracle::Model after = model;
+            if (large || oracle::run(after, some)) continue;
+            model = std::move(after);
+            steps.push_back({some});
+            --count;
+        }
+    };
+    add(script.set_up, 12);
+    add(script.operations, calls);
+    return script;
+}
+
+}  // namespace
+
+Result<Script> find_workload(const std::string& name) {
+    for (const NamedWorkload& workload : workloads())
+        if (name == workload.name) return Script::parse(name, workload.text);
+    if (name.starts_with("mix-")) {
+        std::uint64_t seed = 0, calls = 6;
+        const char* const end = name.data() + name.size();
+        auto [at, error] = std::from_chars(name.data() + 4, end, seed);
+        if (error == std::errc() && at != end && *at == '-')
+            std::tie(at, error) = [&] {
+                const auto parsed = std::from_chars(at + 1, end, calls);
+                return std::pair(parsed.ptr, parsed.ec);
+            }();
+        if (error == std::errc() && at == end && calls > 0) return random_script(name, seed, calls);
+    }
+    std::string names;
+    for (const NamedWorkload& workload : workloads()) names += fmt::format(" {}", workload.name);
+    return fail(ErrorCode::not_found,
+                fmt::format("there is no workload \"{}\", neither a file nor one of:{} mix-SEED",
+                            name, names));
+}
+
+}  // namespace holdfast::crash

@@ -1,0 +1,30 @@
+// Return addresses of a traced process as text.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trace/trace.hpp"
+
+namespace holdfast::crash {
+
+class Symbols {
+  public:
+    explicit Symbols(const std::vector<Module>& modules);
+    ~Symbols();
+    Symbols(const Symbols&) = delete;
+    Symbols& operator=(const Symbols&) = delete;
+
+    // "function (file.cpp:42)"; what of that is known.
+    std::string name(std::uint64_t address) const;
+    // The innermost first; without libc's start-up code.
+    std::vector<std::string> stack(const Event& event) const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace holdfast::crash
