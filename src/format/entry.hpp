@@ -140,8 +140,7 @@ class Entry {
                                           std::uint16_t generation) {
         bits &= ~(kTagMask | (bits & kPresent ? kAccessed | kDirty : 0));
         return Crc10()
-            .add_bytes(level << 9 | slot, 2)
-            .add_bytes(generation, 2)
+            .add_bytes((level << 9 | slot) << 16 | generation, 4)
             .add_bytes(bits, 8)
             .value();
     }

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <string_view>
 #include <vector>
 
 namespace holdfast::format {
@@ -133,6 +135,38 @@ TEST(Crc, MatchesThePublishedCheckValues) {
     EXPECT_EQ(of_digits(Crc<10, 0x233, 0>()), 0x199u);                     // CRC-10/ATM
     EXPECT_EQ(of_digits(Crc16()), 0x29b1u);                                // CRC-16/IBM-3740
     EXPECT_EQ(of_digits(Crc<32, 0x04c11db7, 0xffffffff>()), 0x0376e6e7u);  // CRC-32/MPEG-2
+}
+
+template <typename Each>
+class CrcOfWidth : public testing::Test {};
+using Widths = testing::Types<Crc10, Crc16, Crc32, Crc<8, 0x07, 0>, Crc<24, 0x864cfb, 0xb704ce>>;
+TYPED_TEST_SUITE(CrcOfWidth, Widths);
+
+TYPED_TEST(CrcOfWidth, BytesTogetherAreTheSameAsOneAfterAnother) {
+    std::uint64_t word = 0x0123'4567'89ab'cdef;
+    for (int round = 0; round < 1000; ++round) {
+        word = word * 6364136223846793005u + 1442695040888963407u;
+        for (unsigned count = 0; count <= 8; ++count) {
+            // Behind another word, so that the remainder so far is any.
+            TypeParam together, alone;
+            together.add_bytes(~word, 8).add_bytes(word, count);
+            for (unsigned i = 8; i-- > 0;)
+                alone.add_byte(static_cast<std::uint8_t>(~word >> 8 * i));
+            for (unsigned i = count; i-- > 0;)
+                alone.add_byte(static_cast<std::uint8_t>(word >> 8 * i));
+            ASSERT_EQ(together.value(), alone.value()) << word << " " << count;
+        }
+    }
+}
+
+TYPED_TEST(CrcOfWidth, ARunOfBytesIsTheSameAsOneAfterAnother) {
+    std::array<std::byte, 41> bytes;
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 37 + 11);
+    TypeParam alone;
+    for (std::size_t size = 0; size < bytes.size(); ++size) {
+        EXPECT_EQ(TypeParam().add(std::span(bytes).first(size)).value(), alone.value()) << size;
+        alone.add_byte(static_cast<std::uint8_t>(bytes[size]));
+    }
 }
 
 }  // namespace
