@@ -112,10 +112,15 @@ class Entry {
     constexpr std::uint64_t payload() const { return (bits_ & kFrameMask) >> kPageShift; }
     constexpr Protection protection() const {
         if (!is_present()) return Protection(static_cast<std::uint8_t>(bits_ >> 4 & 15));
+        return protection_of(bits_, bits_);
+    }
+    // What a path permits: R/W and U/S are ANDed along it, NX is ORed.
+    static constexpr Protection protection_of(std::uint64_t bits_anded, std::uint64_t bits_ored) {
+        static_assert(kPresent == Protection::kRead && kWritable == Protection::kWrite &&
+                      kUser << 1 == Protection::kUser);
         return Protection(static_cast<std::uint8_t>(
-            Protection::kRead | (bits_ & kWritable ? Protection::kWrite : 0) |
-            (bits_ & kNoExecute ? 0 : Protection::kExecute) |
-            (bits_ & kUser ? Protection::kUser : 0)));
+            (bits_anded & (kPresent | kWritable)) | (bits_anded & kUser) << 1 |
+            (bits_ored & kNoExecute ? 0 : Protection::kExecute)));
     }
 
     // Whether bits, level, slot and the target's generation belong together. `generation` is that

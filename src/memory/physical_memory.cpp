@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace holdfast::memory {
@@ -16,22 +17,21 @@ constexpr std::uint64_t kFramesPerGiB = kGiB >> kPageShift;
 constexpr std::uint64_t kFirstBase = 4 * kFramesPerGiB;
 constexpr std::uint64_t kFrameNumberEnd = std::uint64_t{1} << 40;  // 52-bit physical addresses
 
+// How many frames the smallest aligned range of 2^n frames has that covers all of these.
+constexpr std::uint64_t aligned_range(std::uint64_t first, std::uint64_t count) {
+    return std::uint64_t{1} << std::bit_width(first ^ (first + count - 1));
+}
+
 }  // namespace
 
-void BitmapUnmap::operator()(std::atomic<std::uint64_t>* bits) const {
-    munmap(static_cast<void*>(bits), size_bytes);
+void MarksUnmap::operator()(ValidatedMark* marks) const {
+    munmap(static_cast<void*>(marks), size_bytes);
 }
 
 const Window* PhysicalMemory::other_window_of(FrameNumber frame) const {
     const std::size_t count = window_count_.load(std::memory_order_acquire);
     for (std::size_t i = 1; i < count; ++i)
         if (windows_[i].contains(frame)) return &windows_[i];
-    return nullptr;
-}
-
-const Region* PhysicalMemory::region_of(FrameNumber frame) const {
-    for (const Region& region : regions())
-        if (region.contains(frame)) return &region;
     return nullptr;
 }
 
@@ -82,13 +82,24 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
         window.first_ = record.base_frame;
         window.host_ = region.host_;
         window.count_ = record.window_frames;
-        const std::size_t size_bytes = (record.window_frames / 64 + 1) * sizeof(std::uint64_t);
-        void* bits = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (bits == MAP_FAILED)
-            return fail(ErrorCode::no_space, "no memory for the validation bitmap of a region");
-        window.validated_ = decltype(window.validated_)(
-            static_cast<std::atomic<std::uint64_t>*>(bits), BitmapUnmap{size_bytes});
+        window.first_mark_ = window.first_;
+        std::uint64_t marks = window.count_;
+        // Across a large power of two the aligned range would be far larger than the window; and
+        // only the first window has use for it.
+        const std::uint64_t aligned = aligned_range(window.first_, window.count_);
+        const bool is_linked = windows == 0 && aligned / 16 <= window.count_;
+        if (is_linked) {
+            window.first_mark_ &= ~(aligned - 1);
+            marks = aligned;
+        }
+        const std::size_t size_bytes = marks * sizeof(ValidatedMark);
+        void* const memory = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED)
+            return fail(ErrorCode::no_space, "no memory to mark the validated tables of a region");
+        window.marks_ =
+            decltype(window.marks_)(static_cast<ValidatedMark*>(memory), MarksUnmap{size_bytes});
+        if (is_linked) linked_tables_ = LinkedTables(window, aligned);
         window_count_.store(windows + 1, std::memory_order_release);
     }
     region_count_.store(index + 1, std::memory_order_release);

@@ -5,7 +5,7 @@
 //
 // Every region lies in a *window*: a physical range that is mapped as one piece. A pool in one file
 // has one window, which covers all its regions; so the walk finds a frame's address by one compare
-// and one addition, and the compare is predicted.
+// and one addition, and the compare is predicted (LinkedTables).
 #pragma once
 
 #include <array>
@@ -17,6 +17,7 @@
 #include <optional>
 #include <span>
 
+#include "format/entry.hpp"
 #include "format/frame_metadata.hpp"
 #include "format/superblock.hpp"
 #include "holdfast/error.hpp"
@@ -54,9 +55,13 @@ class Region {
     std::byte* host_ = nullptr;
 };
 
-struct BitmapUnmap {
+// Which table frames were validated since the store was opened: a byte a frame, so that looking is
+// one compare and setting one store. Zero pages that the kernel provides on first use: opening
+// costs the same for any size.
+using ValidatedMark = std::atomic<std::uint8_t>;
+struct MarksUnmap {
     std::size_t size_bytes = 0;
-    void operator()(std::atomic<std::uint64_t>* bits) const;
+    void operator()(ValidatedMark* marks) const;
 };
 
 // A physical range that is mapped in one piece, and which of its table frames were validated since
@@ -71,25 +76,80 @@ class Window {
         return reinterpret_cast<std::uint64_t*>(host(frame));
     }
     bool is_validated(FrameNumber frame) const {
-        const std::uint64_t at = frame.value() - first_;
-        return validated_[at / 64].load(std::memory_order_acquire) >> (at % 64) & 1;
+        return mark(frame).load(std::memory_order_acquire) != 0;
     }
     void set_validated(FrameNumber frame, bool validated) const {
-        const std::uint64_t at = frame.value() - first_;
-        const std::uint64_t bit = std::uint64_t{1} << (at % 64);
-        if (validated)
-            validated_[at / 64].fetch_or(bit, std::memory_order_release);
-        else
-            validated_[at / 64].fetch_and(~bit, std::memory_order_release);
+        mark(frame).store(validated, std::memory_order_release);
     }
 
   private:
     friend class PhysicalMemory;
+    friend class LinkedTables;
+    ValidatedMark& mark(FrameNumber frame) const { return marks_[frame.value() - first_mark_]; }
+
     std::uint64_t first_ = 0;
     std::uint64_t count_ = 0;
     std::byte* host_ = nullptr;
-    // Zero pages that the kernel provides on first use: opening costs the same for any size.
-    std::unique_ptr<std::atomic<std::uint64_t>[], BitmapUnmap> validated_;
+    std::uint64_t first_mark_ = 0;  // the frame that the first mark stands for
+    std::unique_ptr<ValidatedMark[], MarksUnmap> marks_;
+};
+
+// The first window, in the five words that a walk keeps in registers. Its physical range is seen as
+// part of an aligned one of 2^n bytes, which has marks for all its frames. So one masked compare
+// says that an entry is present, no leaf, permits everything, and points into the aligned range;
+// and one mark, that its target lies in the window, too, and was validated.
+class LinkedTables {
+  public:
+    LinkedTables() = default;  // no entry fits
+    // The window's marks must cover the aligned range of `frames` frames, a power of two.
+    LinkedTables(const Window& window, std::uint64_t frames)
+        : offset_mask_((frames - 1) << kPageShift),
+          mask_((format::Entry::kFrameMask & ~offset_mask_) | kPlain | format::Entry::kLargePage |
+                format::Entry::kNoExecute),
+          expected_((window.first_mark_ << kPageShift) | kPlain),
+          host_(reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(window.host_) -
+                                             ((window.first_ - window.first_mark_) << kPageShift))),
+          marks_(window.marks_.get()) {}
+
+    // Field by field: a copy stays in registers, which a copy of the bytes would not.
+    LinkedTables(const LinkedTables& other)
+        : offset_mask_(other.offset_mask_),
+          mask_(other.mask_),
+          expected_(other.expected_),
+          host_(other.host_),
+          marks_(other.marks_) {}
+    LinkedTables& operator=(const LinkedTables&) = default;
+
+    // Whether `entry` is such an ordinary link, and the table was validated. Any other entry, well
+    // or not, is for the walk's other half.
+    bool fits(format::Entry entry) const {
+        return fits_unvalidated(entry) &&
+               marks_[offset(entry) >> kPageShift].load(std::memory_order_acquire) != 0;
+    }
+    // The same, whatever the mark says: for measuring what it costs.
+    bool fits_unvalidated(format::Entry entry) const {
+        return ((entry.bits() ^ expected_) & mask_) == 0;
+    }
+    // The table that an entry which fits links to.
+    const std::uint64_t* table(format::Entry entry) const {
+        return reinterpret_cast<const std::uint64_t*>(host_ + offset(entry));
+    }
+
+  private:
+    static constexpr std::uint64_t kPlain =
+        format::Entry::kPresent | format::Entry::kWritable | format::Entry::kUser;
+    // The range is aligned: what an entry that fits does not share with it is its place therein.
+    std::uint64_t offset(format::Entry entry) const {
+        return (entry.bits() ^ expected_) & offset_mask_;
+    }
+
+    static constexpr ValidatedMark kNotValidated{0};
+
+    std::uint64_t offset_mask_ = 0;
+    std::uint64_t mask_ = 0;
+    std::uint64_t expected_ = 0;
+    std::byte* host_ = nullptr;  // where the aligned range would begin
+    const ValidatedMark* marks_ = &kNotValidated;
 };
 
 class PhysicalMemory {
@@ -106,7 +166,11 @@ class PhysicalMemory {
     std::span<const Region> regions() const {
         return {regions_.data(), region_count_.load(std::memory_order_acquire)};
     }
-    const Region* region_of(FrameNumber frame) const;
+    const Region* region_of(FrameNumber frame) const {
+        for (const Region& region : regions())
+            if (region.contains(frame)) return &region;
+        return nullptr;
+    }
     // The metadata of a frame, or nothing if no region holds it.
     MetadataWords metadata(FrameNumber frame) const {
         const Region* region = region_of(frame);
@@ -121,6 +185,7 @@ class PhysicalMemory {
             return &windows_[0];
         return other_window_of(frame);
     }
+    const LinkedTables& linked_tables() const { return linked_tables_; }
     std::byte* host(FrameNumber frame) const {
         const Window* window = window_of(frame);
         return window != nullptr ? window->host(frame) : nullptr;
@@ -144,6 +209,7 @@ class PhysicalMemory {
     std::array<Region, format::kMaxRegions> regions_;
     std::atomic<std::size_t> region_count_ = 0;
     std::array<Window, format::kMaxRegions> windows_;
+    LinkedTables linked_tables_;
     std::atomic<std::size_t> window_count_ = 0;
 };
 

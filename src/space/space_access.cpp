@@ -21,10 +21,7 @@ namespace {
 
 std::expected<Translation, Fault> walk_once(const PhysicalMemory& memory, const SpaceState& space,
                                             VirtAddr address) {
-    const table::Root root = space.root();
-    if (root.entry.is_empty()) [[unlikely]]
-        return std::unexpected(Fault{.kind = FaultKind::not_mapped, .address = address});
-    return table::walk(memory, root, address);
+    return table::walk(memory, space.root(), address);
 }
 
 // A walk beside a writer may see an entry of before its change and metadata of after it. What looks
@@ -90,15 +87,17 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
     return copied;
 }
 
+std::expected<Translation, Fault> walk_in_section(const PhysicalMemory& memory,
+                                                  const SpaceState& space, VirtAddr address) {
+    const ReaderSection section;
+    return table::walk(memory, space.root(), address);
+}
+
 }  // namespace
 
 std::expected<Translation, Fault> translate(const PhysicalMemory& memory, SpaceState& space,
                                             VirtAddr address) {
-    std::expected<Translation, Fault> result;
-    {
-        const ReaderSection section;
-        result = walk_once(memory, space, address);
-    }
+    auto result = walk_in_section(memory, space, address);
     if (!result && result.error().is_damage()) [[unlikely]]
         confirmed(memory, space, address, result);
     return result;

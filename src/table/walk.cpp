@@ -67,8 +67,9 @@ bool check_root(const memory::PhysicalMemory& memory, const Root& root) {
            is_table_of(memory, root.entry.frame(), {root.top(), root.owner, 0});
 }
 
-namespace detail {
+namespace {
 
+// Validates a table, or at least the entry at hand.
 std::optional<Fault> check_step(const memory::PhysicalMemory& memory, FrameNumber table,
                                 const TablePosition& position, unsigned slot, VirtAddr address) {
     const auto fault = [&](FaultKind kind, std::uint64_t bits) {
@@ -88,6 +89,10 @@ std::optional<Fault> check_step(const memory::PhysicalMemory& memory, FrameNumbe
         return fault(*kind, entry.bits());
     return std::nullopt;
 }
+
+}  // namespace
+
+namespace detail {
 
 Fault absent_fault(Entry entry, unsigned level, VirtAddr address) {
     Fault fault{
@@ -115,6 +120,35 @@ Fault absent_fault(Entry entry, unsigned level, VirtAddr address) {
             break;
     }
     return fault;
+}
+
+std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& memory, Root root,
+                                                VirtAddr address) {
+    if (root.entry.is_empty())
+        return std::unexpected(Fault{.kind = FaultKind::not_mapped, .address = address});
+    if (VirtAddr::truncated(address.bits(), root.levels) != address)
+        return std::unexpected(Fault{.kind = FaultKind::non_canonical, .address = address});
+    Entry entry = root.entry;
+    std::uint64_t bits_anded = ~std::uint64_t{0};
+    std::uint64_t bits_ored = 0;
+    for (unsigned level = root.top();; --level) {
+        const FrameNumber table = entry.frame();
+        const memory::Window* const window = memory.window_of(table);
+        const unsigned slot = format::slot_of(address, level);
+        if (window == nullptr || !window->is_validated(table)) {
+            const TablePosition position{level, root.owner,
+                                         page_index(address, root.levels) >> (9 * level)};
+            if (auto fault = check_step(memory, table, position, slot, address))
+                return std::unexpected(*fault);
+        }
+        // Acquire: a table is filled before it is linked.
+        entry = Entry(pool::load_word(window->table(table) + slot, std::memory_order_acquire));
+        if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
+        bits_anded &= entry.bits();
+        bits_ored |= entry.bits();
+        if (entry.is_leaf(level))
+            return translation(entry, level, Entry::protection_of(bits_anded, bits_ored), address);
+    }
 }
 
 }  // namespace detail

@@ -4,8 +4,8 @@
 // Every table is validated once after the store was opened, on the first walk through it: each of
 // its entries must carry a fitting tag, and point to a frame whose metadata says that it belongs
 // right there (level, owner, index), or is data of this owner and page. The result is remembered in
-// a volatile bitmap. A walk through validated tables costs one bit test a level, off the chain of
-// dependent loads. A table with bad entries is never remembered: each walk through it checks the
+// volatile memory. A walk through validated tables costs one test of a byte a level, off the chain
+// of dependent loads. A table with bad entries is never remembered: each walk through it checks the
 // entry at hand, so that its good entries stay usable and its bad ones never translate.
 //
 // Thread safety: walks may run in any number of threads, inside a ReaderSection, beside one editor.
@@ -79,52 +79,56 @@ bool validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
 bool check_root(const memory::PhysicalMemory& memory, const Root& root);
 
 namespace detail {
-// The walk's slow half: validates the table, or at least the entry at hand.
-std::optional<Fault> check_step(const memory::PhysicalMemory& memory, FrameNumber table,
-                                const TablePosition& position, unsigned slot, VirtAddr address);
+
+// The walk's other half, from the root again: whatever is mapped, wherever the tables are.
+// Validates tables on the way, or at least the entries at hand.
+std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& memory, Root root,
+                                                VirtAddr address);
 Fault absent_fault(Entry entry, unsigned level, VirtAddr address);
+
+inline Translation translation(Entry leaf, unsigned level, Protection protection,
+                               VirtAddr address) {
+    const std::uint64_t offset_mask = format::entry_span_bytes(level) - 1;
+    return {
+        PhysAddr((leaf.bits() & Entry::kFrameMask & ~offset_mask) | (address.bits() & offset_mask)),
+        static_cast<PageSize>(kPageShift + 9 * (level - 1)), protection};
+}
+
+// The walk's straight half: links to validated tables, down to a page of 4 KiB. A processor
+// overlaps as many walks as fit into its window, so the number of instructions is what counts: the
+// number of levels is known to the compiler, and all that following a link takes is in registers.
+template <bool kValidate, Levels kLevels>
+[[gnu::always_inline]] inline std::expected<Translation, Fault> walk_straight(
+    const memory::PhysicalMemory& memory, Root root, VirtAddr address) {
+    if (VirtAddr::truncated(address.bits(), kLevels) != address) [[unlikely]]
+        return walk_checking(memory, root, address);
+    const memory::LinkedTables tables = memory.linked_tables();
+    Entry entry = root.entry;
+#pragma GCC unroll 5
+    for (unsigned level = static_cast<unsigned>(kLevels); level > 0; --level) {
+        if (!(kValidate ? tables.fits(entry) : tables.fits_unvalidated(entry))) [[unlikely]]
+            return walk_checking(memory, root, address);
+        // Acquire: a table is filled before it is linked.
+        entry = Entry(pool::load_word(tables.table(entry) + format::slot_of(address, level),
+                                      std::memory_order_acquire));
+    }
+    if (!entry.is_present()) [[unlikely]]
+        return walk_checking(memory, root, address);
+    return translation(entry, 1, entry.protection(), address);
+}
+
 }  // namespace detail
 
-// `kValidate` = false is the same walk without any check, for measuring what the checks cost.
+// An empty root maps nothing. `kValidate` = false does not look whether tables were validated, for
+// measuring what that costs.
 template <bool kValidate = true>
-inline std::expected<Translation, Fault> walk(const memory::PhysicalMemory& memory,
-                                              const Root& root, VirtAddr address) {
-    if (VirtAddr::truncated(address.bits(), root.levels) != address) [[unlikely]]
-        return std::unexpected(Fault{.kind = FaultKind::non_canonical, .address = address});
-    Entry entry = root.entry;
-    unsigned level = root.top();
-    // R/W and U/S are ANDed along the path, NX is ORed.
-    std::uint64_t permissive = Entry::kWritable | Entry::kUser;
-    std::uint64_t no_execute = 0;
-    for (;;) {
-        const FrameNumber table = entry.frame();
-        const memory::Window* const window = memory.window_of(table);
-        const unsigned slot = format::slot_of(address, level);
-        if constexpr (kValidate) {
-            if (window == nullptr || !window->is_validated(table)) [[unlikely]] {
-                const TablePosition position{level, root.owner,
-                                             page_index(address, root.levels) >> (9 * level)};
-                if (auto fault = detail::check_step(memory, table, position, slot, address))
-                    return std::unexpected(*fault);
-            }
-        }
-        // Acquire: a table is filled before it is linked.
-        entry = Entry(pool::load_word(window->table(table) + slot, std::memory_order_acquire));
-        if (!entry.is_present()) [[unlikely]]
-            return std::unexpected(detail::absent_fault(entry, level, address));
-        permissive &= entry.bits();
-        no_execute |= entry.bits();
-        if (entry.is_leaf(level)) break;
-        --level;
-    }
-    const std::uint64_t offset_mask = format::entry_span_bytes(level) - 1;
-    const auto mask = static_cast<std::uint8_t>(
-        Protection::kRead | (permissive & Entry::kWritable ? Protection::kWrite : 0) |
-        (no_execute & Entry::kNoExecute ? 0 : Protection::kExecute) |
-        (permissive & Entry::kUser ? Protection::kUser : 0));
-    return Translation{PhysAddr((entry.bits() & Entry::kFrameMask & ~offset_mask) |
-                                (address.bits() & offset_mask)),
-                       static_cast<PageSize>(kPageShift + 9 * (level - 1)), Protection(mask)};
+[[gnu::always_inline]] inline std::expected<Translation, Fault> walk(
+    const memory::PhysicalMemory& memory, Root root, VirtAddr address) {
+    if (root.levels == Levels::four) [[likely]]
+        return detail::walk_straight<kValidate, Levels::four>(memory, root, address);
+    if (root.levels == Levels::five)
+        return detail::walk_straight<kValidate, Levels::five>(memory, root, address);
+    return detail::walk_straight<kValidate, Levels::three>(memory, root, address);
 }
 
 }  // namespace holdfast::table

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <set>
+#include <vector>
 
 #include "format/entry.hpp"
 #include "format/frame_metadata.hpp"
@@ -75,6 +76,37 @@ TEST(Translation, EffectivePermissionIsTheAndAlongThePath) {
             EXPECT_EQ(found->protection, above) << "level " << level;
             *word = before;
         }
+}
+
+TEST(Translation, BothHalvesOfTheWalkAgree) {
+    for (const Levels levels : {Levels::three, Levels::four, Levels::five}) {
+        const TemporaryPool pool;
+        Store store = pool.create();
+        Space space = value_of(store.create_space("space", {levels}));
+        const VirtAddr upper = VirtAddr::truncated(~std::uint64_t{0} << 21, levels);
+        must(space.map({VirtAddr(0x20'0000), 2_MiB + 3 * kPageSize}, protection::rx));
+        must(space.map({VirtAddr(0x4000'0000), 4 * kPageSize}, protection::rw, {.lazy = true}));
+        must(space.map({upper, 2_MiB}, protection::rw | protection::u));
+        must(space.protect({upper + 5 * kPageSize, kPageSize}, protection::r));
+        std::vector<VirtAddr> addresses = {VirtAddr(0), VirtAddr(0x4000'0123), VirtAddr(~0ull),
+                                           VirtAddr(std::uint64_t{1} << 62)};
+        for (std::uint64_t at = 0x1ff'fff; at < 0x50'0000; at += kPageSize - 1)
+            addresses.emplace_back(at);
+        for (std::uint64_t page = 0; page < 512; page += 5)
+            addresses.push_back(upper + page * kPageSize + page);
+        const Tables tables(space);
+        for (int round = 0; round < 2; ++round)  // tables are validated in the first
+            for (const VirtAddr address : addresses) {
+                const auto straight = table::walk(tables.memory, tables.root, address);
+                const auto checking =
+                    table::detail::walk_checking(tables.memory, tables.root, address);
+                ASSERT_EQ(straight.has_value(), checking.has_value()) << address.bits();
+                if (straight)
+                    EXPECT_EQ(*straight, *checking) << address.bits();
+                else
+                    EXPECT_EQ(straight.error().to_string(), checking.error().to_string());
+            }
+    }
 }
 
 RC_GTEST_PROP(Translation, MappedRangesTranslateToTheirFramesAndNothingElseChanges, ()) {
@@ -241,6 +273,27 @@ TEST_F(Damage, AMisdirectedTableIsNoticed) {
         EXPECT_EQ(found.error().kind, FaultKind::wrong_table) << found.error().to_string();
         *word = before;
     }
+}
+
+TEST_F(Damage, ALinkOutOfAllRegionsIsNoticedInAValidatedTableToo) {
+    const Tables tables(space);
+    const memory::Region& region = tables.memory.regions().front();
+    const FrameNumber first = region.base(), beyond{first.value() + region.record().window_frames};
+    for (unsigned level = 2; level <= 4; ++level)
+        // The nearest are those that the walk's range of 2^n bytes has and the window has not.
+        for (const FrameNumber frame :
+             {beyond, beyond + 1, beyond + 4096, FrameNumber(first.value() - 1),
+              FrameNumber(first.value() ^ (1u << 30)), FrameNumber(0),
+              FrameNumber((1ull << 40) - 1)}) {
+            ASSERT_TRUE(space.translate(kAddress));
+            std::uint64_t* const word = tables.entry(kAddress, level);
+            const std::uint64_t before = *word;
+            *word = (before & ~Entry::kFrameMask) | frame.value() << kPageShift;
+            const auto found = space.translate(kAddress);
+            ASSERT_FALSE(found) << "level " << level << " frame " << frame.value();
+            EXPECT_EQ(found.error().kind, FaultKind::no_region) << found.error().to_string();
+            *word = before;
+        }
 }
 
 TEST_F(Damage, DamagedMetadataIsNoticed) {
