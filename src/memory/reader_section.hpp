@@ -4,10 +4,8 @@
 // open then have ended.
 #pragma once
 
-#define URCU_INLINE_SMALL_FUNCTIONS
-#include <urcu/urcu-memb.h>
-
-// liburcu is not instrumented for ThreadSanitizer: tell it what a grace period orders.
+// liburcu is not instrumented for ThreadSanitizer: its own functions are called then, and told is
+// what a grace period orders.
 #if defined(__SANITIZE_THREAD__)
 #define HOLDFAST_TSAN 1
 #elif defined(__has_feature)
@@ -15,9 +13,22 @@
 #define HOLDFAST_TSAN 1
 #endif
 #endif
+
+#include <urcu/tls-compat.h>
+// How liburcu declares its thread-local record. C++'s thread_local would ask at each access whether
+// there is a constructor to run; it is C, and there is none. In the initial-exec model one load
+// finds it, in a shared library as well, where other models call the dynamic linker each time. (Who
+// loads such a library with dlopen needs some 300 bytes of what glibc keeps for that, 1.6 KiB.)
+#undef URCU_TLS_STORAGE_CLASS
+#define URCU_TLS_STORAGE_CLASS __attribute__((tls_model("initial-exec"))) __thread
+#include <urcu/urcu-memb.h>
 #ifdef HOLDFAST_TSAN
 extern "C" void __tsan_acquire(void* address);
 extern "C" void __tsan_release(void* address);
+#else
+// Entering and leaving a section inline: functions so small that, as the header says, not only LGPL
+// programs may use them so.
+#include <urcu/static/urcu-memb.h>
 #endif
 
 namespace holdfast::memory {
@@ -25,18 +36,22 @@ namespace holdfast::memory {
 class ReaderSection {
   public:
     ReaderSection() {
-        thread_local const Registration registration;
-        (void)registration;
-        urcu_memb_read_lock();
+        if (!registered) [[unlikely]]
+            register_this_thread();
 #ifdef HOLDFAST_TSAN
+        urcu_memb_read_lock();
         __tsan_acquire(&grace_periods);
+#else
+        _urcu_memb_read_lock();
 #endif
     }
     ~ReaderSection() {
 #ifdef HOLDFAST_TSAN
         __tsan_release(&readers);
-#endif
         urcu_memb_read_unlock();
+#else
+        _urcu_memb_read_unlock();
+#endif
     }
     ReaderSection(const ReaderSection&) = delete;
     ReaderSection& operator=(const ReaderSection&) = delete;
@@ -45,10 +60,9 @@ class ReaderSection {
     static void wait_for_readers();
 
   private:
-    struct Registration {
-        Registration() { urcu_memb_register_thread(); }
-        ~Registration() { urcu_memb_unregister_thread(); }
-    };
+    // Until the thread ends.
+    static void register_this_thread();
+    [[gnu::tls_model("initial-exec")]] static inline constinit thread_local bool registered = false;
     static char readers, grace_periods;
 };
 
