@@ -87,7 +87,8 @@ struct Ours {
     Ours() : store((std::uint64_t{96} << 20)), space(store.space("space")) {
         store.map_shared(space, kStart, kPages);
         for (std::uint64_t page = 0; page < kPages; page += 512)
-            value_of(walk_to(address_of(page)));  // validates every table
+            for (int walk = 0; walk < 10; ++walk)  // by then every table is validated
+                value_of(walk_to(address_of(page)));
     }
     Result<Translation> walk_to(VirtAddr address) const {
         auto found = space.translate(address);
@@ -281,8 +282,9 @@ void add_cold(Suite& suite) {
              })
         ->UseManualTime()
         ->Iterations(3);
-    suite.compare({"first walk after open: 4 tables validated", "translate/cold/first",
-                   "translate/walk/4M", "validated walk, 4 M pages", kNoGoal});
+    suite.compare({"first walk after open: an entry in each of 4 tables checked",
+                   "translate/cold/first", "translate/walk/4M", "validated walk, 4 M pages",
+                   kNoGoal});
     suite.compare({"first walk through one more full table", "translate/cold/table",
                    "translate/walk/4M", "validated walk, 4 M pages", kNoGoal});
 }

@@ -85,8 +85,8 @@ class Space {
     // is changed then).
     Result<void> protect(Range range, Protection protection);
 
-    // Walks the tables; every table is validated the first time it is walked after the store was
-    // opened. Costs a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters.
+    // Walks the tables; no entry is followed that was not checked since the store was opened. Costs
+    // a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters.
     std::expected<Translation, Fault> translate(VirtAddr address) const;
     // The same, and a protection fault where `access` is not permitted.
     std::expected<Translation, Fault> translate(VirtAddr address, Protection access) const;

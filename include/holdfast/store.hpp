@@ -7,7 +7,7 @@
 // replicas, or a device-DAX device.
 //
 // Opening is constant-time: libpmemobj replays its logs, the superblock and the region table are
-// checked, and that is all; every table is validated when it is first walked.
+// checked, and that is all; tables are checked when they are walked.
 //
 // Thread safety: all functions may be called from any thread. A `Store` is a handle; the pool is
 // closed when the last handle to the store or one of its spaces or transactions is gone. A process

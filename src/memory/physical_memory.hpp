@@ -56,9 +56,10 @@ class Region {
 };
 
 // Which table frames were validated since the store was opened: a byte a frame, so that looking is
-// one compare and setting one store. Zero pages that the kernel provides on first use: opening
-// costs the same for any size.
+// one compare and setting one store; until then the number of walks through the table. Zero pages
+// that the kernel provides on first use: opening costs the same for any size.
 using ValidatedMark = std::atomic<std::uint8_t>;
+inline constexpr std::uint8_t kValidated = 0x80;
 struct MarksUnmap {
     std::size_t size_bytes = 0;
     void operator()(ValidatedMark* marks) const;
@@ -76,10 +77,19 @@ class Window {
         return reinterpret_cast<std::uint64_t*>(host(frame));
     }
     bool is_validated(FrameNumber frame) const {
-        return mark(frame).load(std::memory_order_acquire) != 0;
+        return mark(frame).load(std::memory_order_acquire) >= kValidated;
     }
     void set_validated(FrameNumber frame, bool validated) const {
-        mark(frame).store(validated, std::memory_order_release);
+        mark(frame).store(validated ? kValidated : 0, std::memory_order_release);
+    }
+    // Counts a walk through a table that was not validated, up to `enough`. Whether there were as
+    // many before it.
+    bool has_walked(FrameNumber frame, std::uint8_t enough) const {
+        std::uint8_t walks = mark(frame).load(std::memory_order_relaxed);
+        if (walks >= enough) return true;
+        // It may fail beside another walk, whose count is then as good.
+        mark(frame).compare_exchange_strong(walks, walks + 1, std::memory_order_relaxed);
+        return false;
     }
 
   private:
@@ -124,7 +134,7 @@ class LinkedTables {
     // or not, is for the walk's other half.
     bool fits(format::Entry entry) const {
         return fits_unvalidated(entry) &&
-               marks_[offset(entry) >> kPageShift].load(std::memory_order_acquire) != 0;
+               marks_[offset(entry) >> kPageShift].load(std::memory_order_acquire) >= kValidated;
     }
     // The same, whatever the mark says: for measuring what it costs.
     bool fits_unvalidated(format::Entry entry) const {

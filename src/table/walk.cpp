@@ -69,24 +69,17 @@ bool check_root(const memory::PhysicalMemory& memory, const Root& root) {
 
 namespace {
 
-// Validates a table, or at least the entry at hand.
-std::optional<Fault> check_step(const memory::PhysicalMemory& memory, FrameNumber table,
-                                const TablePosition& position, unsigned slot, VirtAddr address) {
-    const auto fault = [&](FaultKind kind, std::uint64_t bits) {
-        return Fault{.kind = kind,
-                     .address = address,
-                     .level = static_cast<std::uint8_t>(position.level),
-                     .entry = bits};
-    };
-    // The parent's check of its entry has established which table this is, or, for a parent with
-    // other bad entries, its check of this one; a root is checked when its space is opened, or has
-    // been released since.
-    if (memory.region_of(table) == nullptr) return fault(FaultKind::no_region, 0);
-    if (!is_table_of(memory, table, position)) return fault(FaultKind::wrong_table, 0);
-    if (validate_table(memory, table, position)) return std::nullopt;
-    const Entry entry(pool::load_word(memory.table(table) + slot));
-    if (const auto kind = check_entry(memory, entry, position, slot))
-        return fault(*kind, entry.bits());
+// So many walks check only their own entry before one validates the table: what is read here and
+// there after opening does not pay for 512 entries, and what is read again soon need not check.
+constexpr std::uint8_t kWalksBeforeValidation = 8;
+
+// Whether `table` is the one for its position. The parent's check of its entry has established that
+// already, or, for a parent with other bad entries, its check of this one; a root is checked when
+// its space is opened, or has been released since.
+std::optional<FaultKind> check_table(const memory::PhysicalMemory& memory, FrameNumber table,
+                                     const TablePosition& position) {
+    if (memory.region_of(table) == nullptr) return FaultKind::no_region;
+    if (!is_table_of(memory, table, position)) return FaultKind::wrong_table;
     return std::nullopt;
 }
 
@@ -133,16 +126,27 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
     std::uint64_t bits_ored = 0;
     for (unsigned level = root.top();; --level) {
         const FrameNumber table = entry.frame();
+        const TablePosition position{level, root.owner,
+                                     page_index(address, root.levels) >> (9 * level)};
+        const auto fault = [&](FaultKind kind, std::uint64_t bits) {
+            return std::unexpected(Fault{.kind = kind,
+                                         .address = address,
+                                         .level = static_cast<std::uint8_t>(level),
+                                         .entry = bits});
+        };
         const memory::Window* const window = memory.window_of(table);
-        const unsigned slot = format::slot_of(address, level);
-        if (window == nullptr || !window->is_validated(table)) {
-            const TablePosition position{level, root.owner,
-                                         page_index(address, root.levels) >> (9 * level)};
-            if (auto fault = check_step(memory, table, position, slot, address))
-                return std::unexpected(*fault);
+        bool is_validated = window != nullptr && window->is_validated(table);
+        if (!is_validated) {
+            if (const auto kind = check_table(memory, table, position)) return fault(*kind, 0);
+            is_validated = window->has_walked(table, kWalksBeforeValidation) &&
+                           validate_table(memory, table, position);
         }
+        const unsigned slot = format::slot_of(address, level);
         // Acquire: a table is filled before it is linked.
         entry = Entry(pool::load_word(window->table(table) + slot, std::memory_order_acquire));
+        if (!is_validated)
+            if (const auto kind = check_entry(memory, entry, position, slot))
+                return fault(*kind, entry.bits());
         if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
         bits_anded &= entry.bits();
         bits_ored |= entry.bits();

@@ -1,12 +1,13 @@
 // The walk: from a root and a virtual address to a frame, as the processor does it (SDM vol. 3A,
 // 4.5), and validated as the processor cannot.
 //
-// Every table is validated once after the store was opened, on the first walk through it: each of
-// its entries must carry a fitting tag, and point to a frame whose metadata says that it belongs
-// right there (level, owner, index), or is data of this owner and page. The result is remembered in
-// volatile memory. A walk through validated tables costs one test of a byte a level, off the chain
-// of dependent loads. A table with bad entries is never remembered: each walk through it checks the
-// entry at hand, so that its good entries stay usable and its bad ones never translate.
+// No entry is followed that was not checked since the store was opened: its tag must fit, and its
+// target's metadata say that it belongs right there (level, owner, index), or is data of this owner
+// and page. The first walks through a table check the entry at hand; a later one validates the
+// whole table, and remembers it in volatile memory. A walk through validated tables costs one test
+// of a byte a level, off the chain of dependent loads. A table with bad entries is never
+// remembered: each walk through it checks the entry at hand, so that its good entries stay usable
+// and its bad ones never translate.
 //
 // Thread safety: walks may run in any number of threads, inside a ReaderSection, beside one editor.
 // A walk that meets a change half-way may report damage that is none; callers repeat it under the

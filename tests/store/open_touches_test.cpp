@@ -111,9 +111,9 @@ TEST(Open, TouchesTheSamePagesWhateverIsMapped) {
     EXPECT_EQ(one.open, million.open);
     EXPECT_EQ(one.open, limbo.open);
     EXPECT_EQ(one.open, spaces.open);
-    // The first read walks one path (the directory, a space record, four tables) and validates each
-    // table on it, which looks at the metadata of up to 512 frames: three pages of metadata where
-    // these lie side by side. A constant, whatever is mapped beside the path.
+    // The first read walks one path (the directory, a space record, four tables) and checks the
+    // entries on it, which looks at the metadata of their targets. A constant, whatever is mapped
+    // beside the path.
     for (const Touches& touches : {thousand, million, limbo, spaces}) {
         EXPECT_LE(touches.first_read - touches.open, one.first_read - one.open + 4 * 3);
     }

@@ -95,7 +95,7 @@ TEST(Translation, BothHalvesOfTheWalkAgree) {
         for (std::uint64_t page = 0; page < 512; page += 5)
             addresses.push_back(upper + page * kPageSize + page);
         const Tables tables(space);
-        for (int round = 0; round < 2; ++round)  // tables are validated in the first
+        for (int round = 0; round < 2; ++round)  // tables are validated in the first, at the latest
             for (const VirtAddr address : addresses) {
                 const auto straight = table::walk(tables.memory, tables.root, address);
                 const auto checking =
@@ -235,6 +235,22 @@ TEST_F(Damage, EveryFlippedBitOfEveryEntryOnThePathIsNoticedOrHarmless) {
         }
 }
 
+TEST_F(Damage, IsNoticedBeforeTheTableIsValidatedAndNeverRememberedAsWell) {
+    const Tables tables(space);
+    std::uint64_t* const word = tables.entry(kAddress, 1);
+    *word ^= std::uint64_t{1} << 20;
+    tables.forget_validation(kAddress);
+    for (int walk = 0; walk < 300; ++walk) {
+        ASSERT_FALSE(space.translate(kAddress)) << walk;
+        ASSERT_TRUE(space.translate(kAddress + kPageSize)) << "its neighbour is lost, " << walk;
+    }
+    const FrameNumber table = tables.table_of(kAddress, 1);
+    EXPECT_FALSE(tables.memory.window_of(table)->is_validated(table));
+    *word ^= std::uint64_t{1} << 20;
+    EXPECT_TRUE(space.translate(kAddress));
+    EXPECT_TRUE(tables.memory.window_of(table)->is_validated(table));
+}
+
 TEST_F(Damage, AFreedAndReusedFrameIsNoticed) {
     const Tables tables(space);
     std::uint64_t* const word = tables.entry(kAddress, 1);
@@ -279,13 +295,17 @@ TEST_F(Damage, ALinkOutOfAllRegionsIsNoticedInAValidatedTableToo) {
     const Tables tables(space);
     const memory::Region& region = tables.memory.regions().front();
     const FrameNumber first = region.base(), beyond{first.value() + region.record().window_frames};
+    for (int walk = 0; walk < 20; ++walk) ASSERT_TRUE(space.translate(kAddress));
+    for (unsigned level = 1; level <= 4; ++level) {
+        const FrameNumber table = tables.table_of(kAddress, level);
+        ASSERT_TRUE(tables.memory.window_of(table)->is_validated(table));
+    }
     for (unsigned level = 2; level <= 4; ++level)
         // The nearest are those that the walk's range of 2^n bytes has and the window has not.
         for (const FrameNumber frame :
              {beyond, beyond + 1, beyond + 4096, FrameNumber(first.value() - 1),
               FrameNumber(first.value() ^ (1u << 30)), FrameNumber(0),
               FrameNumber((1ull << 40) - 1)}) {
-            ASSERT_TRUE(space.translate(kAddress));
             std::uint64_t* const word = tables.entry(kAddress, level);
             const std::uint64_t before = *word;
             *word = (before & ~Entry::kFrameMask) | frame.value() << kPageShift;
