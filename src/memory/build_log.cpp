@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "memory/metadata_flush.hpp"
+
 namespace holdfast::memory {
 
 using format::BuildRecord;
@@ -100,6 +102,7 @@ void BuildLog::finish(Build& build) {
 }
 
 void BuildLog::free_metadata(Extent extent) const {
+    MetadataFlush flush(memory_);
     for (std::uint64_t i = 0; i < extent.count; ++i) {
         const FrameNumber frame = extent.first + i;
         const MetadataWords words = memory_.metadata(frame);
@@ -110,7 +113,7 @@ void BuildLog::free_metadata(Extent extent) const {
             frame, FrameMetadata::generation_of(pool::load_word(words.word0)));
         if (pool::load_word(words.word0) == free) continue;
         pool::store_word(words.word0, free);
-        memory_.pool().flush(words.word0, sizeof(std::uint64_t));
+        flush.add(frame);
         memory_.window_of(frame)->set_validated(frame, false);
     }
 }

@@ -36,6 +36,7 @@ struct MetadataWords {
 class Region {
   public:
     FrameNumber base() const { return FrameNumber(record_->base_frame); }
+    FrameNumber end() const { return base() + frame_count(); }
     std::uint64_t frame_count() const { return record_->frame_count; }
     bool contains(FrameNumber frame) const {
         return frame.value() - record_->base_frame < record_->frame_count;

@@ -86,7 +86,7 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
         // metadata says, torn or whole.
         pool::store_word(words.word1(), metadata.word1(), std::memory_order_relaxed);
         pool::store_word(words.word0, metadata.word0(*frame), std::memory_order_relaxed);
-        memory().pool().flush(words.word0, format::kFrameMetadataBytes);
+        metadata_flush_.add(*frame);
     } else {
         store_undo(words.word0, metadata.word0(*frame));
         store_undo(words.word1(), metadata.word1());
@@ -168,9 +168,11 @@ void EditSession::detach(format::LimboKind kind, const TablePosition& position,
 Result<void> EditSession::commit(const pool::Pool::Body& body) {
     for (const format::LimboRecord& record : detached_)
         if (auto done = services_.limbo.push(*this, record); !done) return done;
-    if (build_)
+    if (build_) {
+        metadata_flush_.finish();
         store_undo(services_.build_log.slot_word(*build_),
                    memory::BuildLog::empty_slot_word(build_->slot));
+    }
     // Commit point: in here. What was flushed above is drained before it by libpmemobj's own
     // fence; a crash before it leaves the write set's words as they were and the build slot
     // occupied, a crash after it the new words and an empty slot.
@@ -196,6 +198,7 @@ void EditSession::abort() {
 void EditSession::end() {
     writes_.clear();
     build_.reset();
+    metadata_flush_.forget();
     singles_.clear();
     taken_.clear();
     released_.clear();

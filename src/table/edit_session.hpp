@@ -19,6 +19,7 @@
 #include "format/limbo.hpp"
 #include "memory/build_log.hpp"
 #include "memory/frame_allocator.hpp"
+#include "memory/metadata_flush.hpp"
 #include "memory/physical_memory.hpp"
 #include "pool/pool.hpp"
 #include "table/walk.hpp"
@@ -44,7 +45,8 @@ class EditSession {
         std::function<bool(std::uint64_t frames)> on_shortage;
     };
 
-    explicit EditSession(Services& services) : services_(services) {}
+    explicit EditSession(Services& services)
+        : services_(services), metadata_flush_(services.memory) {}
     EditSession(const EditSession&) = delete;
     EditSession& operator=(const EditSession&) = delete;
     ~EditSession() { abort(); }
@@ -107,9 +109,10 @@ class EditSession {
     bool may_take_held_back_ = false;
     pool::WriteSet writes_;
     std::optional<memory::Build> build_;
-    std::vector<FrameNumber> singles_;   // taken through the undo log
-    std::vector<FrameNumber> taken_;     // tables among what was taken, to remember as validated
-    std::vector<FrameNumber> released_;  // free after the commit
+    memory::MetadataFlush metadata_flush_;  // of what was taken from the build
+    std::vector<FrameNumber> singles_;      // taken through the undo log
+    std::vector<FrameNumber> taken_;        // tables among what was taken, to remember as validated
+    std::vector<FrameNumber> released_;     // free after the commit
     std::vector<format::LimboRecord> detached_;
 };
 

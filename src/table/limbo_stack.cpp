@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "memory/metadata_flush.hpp"
 #include "memory/reader_section.hpp"
 
 namespace holdfast::table {
@@ -126,6 +127,7 @@ Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber t
                                              const TablePosition& position,
                                              std::vector<FrameNumber>& freed,
                                              EditSession::Services& services) {
+    memory::MetadataFlush flush(memory_);
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         const Entry entry = session.load_entry(table, slot);
         const auto metadata = named_by(session, entry, position, slot);
@@ -138,7 +140,7 @@ Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber t
         // `named_by` skips it when the release is repeated.
         std::uint64_t* const word = memory_.metadata(frame).word0;
         pool::store_word(word, FrameMetadata::free_word0(frame, metadata->generation));
-        memory_.pool().flush(word, sizeof *word);
+        flush.add(frame);
         freed.push_back(frame);
     }
     return {};
