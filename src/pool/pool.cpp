@@ -167,6 +167,29 @@ void Pool::copy(void* destination, const void* source, std::size_t size_bytes) c
     pmemobj_memcpy(handle_->pop.handle(), destination, source, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
 }
 
+// Words alone need no transaction around them, only the order that it would have kept: what this
+// thread has flushed before is drained before the first word is stored. pmemobj_publish drains
+// before it writes its redo log, which is the commit point.
+Result<void> Pool::publish(const WriteSet::Writes& words) const {
+    if (words.size() > 1) {
+        boost::container::small_vector<pobj_action, kWordsByRedoAlone> actions(words.size());
+        for (std::size_t i = 0; i < words.size(); ++i)
+            pmemobj_set_value(handle_->pop.handle(), &actions[i], words[i].word, words[i].value);
+        if (pmemobj_publish(handle_->pop.handle(), actions.data(), actions.size()) != 0)
+            return fail(ErrorCode::io,
+                        fmt::format("{}: the commit failed: {}", path_, pmemobj_errormsg()));
+        return {};
+    }
+    drain();
+    if (words.empty()) return {};
+    // One word is its own commit point: an aligned store of 8 bytes, which no crash can tear. A
+    // reader may see it before it is durable, but not before what it leads to.
+    store_word(words[0].word, words[0].value);
+    flush(words[0].word, sizeof(std::uint64_t));
+    drain();
+    return {};
+}
+
 // Undo words: neighbours share one snapshot, since each snapshot costs a fence. A crash after any
 // of these stores finds the snapshots in the log and rolls all of them back.
 void Pool::store_undo_words(const WriteSet::Writes& words) {
@@ -197,6 +220,9 @@ void Pool::add_publish_words(const WriteSet::Writes& words, bool all) const {
 }
 
 Result<void> Pool::commit(WriteSet& writes, const Body& body) const {
+    // A few words fit into the lane's redo log, whose one fence is cheaper than one a snapshot.
+    const bool few = writes.size() <= kWordsByRedoAlone;
+    if (few && !body) return publish(writes.writes());
     try {
         // Aborts if it is left by an exception or a return before `commit`.
         obj::flat_transaction::manual transaction(handle_->pop);
@@ -205,8 +231,6 @@ Result<void> Pool::commit(WriteSet& writes, const Body& body) const {
             if (auto done = body(scope); !done) return done;
         }
         writes.sort();
-        // A few words fit into the lane's redo log, whose one fence is cheaper than one a snapshot.
-        const bool few = writes.size() <= kWordsByRedoAlone;
         if (!few) store_undo_words(writes.writes());
         add_publish_words(writes.writes(), few);
         obj::flat_transaction::commit();

@@ -68,7 +68,8 @@ class Pool {
     // failure-atomic unit; `body` runs before any word is stored and may report an error, which
     // aborts. What this thread has flushed before is durable before the commit point.
     // The commit point is the redo log that libpmemobj persists in pmemobj_tx_commit: it holds the
-    // `publish` words (all words, if they are few) and the invalidation of the undo log.
+    // `publish` words (all words, if they are few) and the invalidation of the undo log. A few
+    // words without a body have the same redo log, but no transaction; one word has no log.
     using Body = std::function<Result<void>(TransactionScope&)>;
     Result<void> commit(WriteSet& writes, const Body& body = {}) const;
 
@@ -85,6 +86,7 @@ class Pool {
     friend class OrderedMap;
     Pool() = default;
     struct Handle;
+    Result<void> publish(const WriteSet::Writes& words) const;
     static void store_undo_words(const WriteSet::Writes& words);
     void add_publish_words(const WriteSet::Writes& words, bool all) const;
     // libpmemobj's redo log has room for 40 words before it must be extended, which costs more

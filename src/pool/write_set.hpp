@@ -7,7 +7,8 @@
 // transaction's commit point. `publish` words are those that lock-free readers follow (table
 // entries, roots): they are handed to the transaction as actions of its redo log, which libpmemobj
 // applies after the commit point is durable. So no reader ever sees what a crash could take back. A
-// commit of a few words hands all of them to the redo log, and has no snapshot at all.
+// commit of a few words hands all of them to the redo log, and has no snapshot at all; a single
+// word is stored without a log, and a reader may see it just before it is durable.
 //
 // Not thread-safe: one write set belongs to one transaction.
 #pragma once
