@@ -303,11 +303,14 @@ Result<void> TransactionState::check(const Joined& joined, const char* action, R
     return {};
 }
 
-Result<void> TransactionState::check_unmapped(TableEditor& editor, const Joined& joined,
-                                              PageRange pages) const {
-    auto mapped = editor.first_mapped(pages);
+Result<TableEditor::Place> TransactionState::unmapped_place(TableEditor& editor,
+                                                            const Joined& joined,
+                                                            PageRange pages) const {
+    auto place = editor.place_of(pages);
+    if (!place) return place;
+    auto mapped = editor.first_mapped(*place);
     if (!mapped) return std::unexpected(mapped.error());
-    if (!*mapped) return {};
+    if (!*mapped) return place;
     return fail(ErrorCode::overlap,
                 fmt::format("{:#x} is mapped already in space \"{}\"; unmap it first, or choose "
                             "another range",
@@ -331,10 +334,11 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     PageRange pages;
     if (auto fine = check(**joined, "map", range, protection, pages); !fine) return fine;
     TableEditor editor(session_, (*joined)->root);
-    if (auto fine = check_unmapped(editor, **joined, pages); !fine) return fine;
+    auto place = unmapped_place(editor, **joined, pages);
+    if (!place) return std::unexpected(place.error());
     if (auto done = annotate(**joined, pages, options); !done) return done;
-    return spoiled_by(options.lazy ? editor.map_lazy(pages, protection)
-                                   : editor.map(pages, protection));
+    return spoiled_by(options.lazy ? editor.map_lazy(*place, protection)
+                                   : editor.map(*place, protection));
 }
 
 Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& space, Range range,
@@ -357,7 +361,8 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
                         "each raises a reference count",
                         format::kEntriesPerTable, source_pages.count()));
     TableEditor editor(session_, joined.root);
-    if (auto fine = check_unmapped(editor, joined, pages); !fine) return fine;
+    auto place = unmapped_place(editor, joined, pages);
+    if (!place) return std::unexpected(place.error());
     TableEditor source_editor(session_, from.root);
     std::vector<FrameNumber> frames;
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
@@ -371,7 +376,7 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
         frames.push_back(found->entry.frame());
     }
     if (auto done = annotate(joined, pages, options); !done) return done;
-    return spoiled_by(editor.map_frames(pages, protection, frames));
+    return spoiled_by(editor.map_frames(*place, protection, frames));
 }
 
 Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, Range range) {
@@ -392,7 +397,9 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
     PageRange pages;
     if (auto fine = check(**joined, "protect", range, protection, pages); !fine) return fine;
     TableEditor editor(session_, (*joined)->root);
-    auto hole = editor.first_hole(pages);
+    auto place = editor.place_of(pages);
+    if (!place) return std::unexpected(place.error());
+    auto hole = editor.first_hole(*place);
     if (!hole) return std::unexpected(hole.error());
     if (*hole)
         return fail(
@@ -401,7 +408,7 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
                         "whole or not at all",
                         table::address_of_page(**hole, space->levels).bits(), space->name()));
     (*joined)->changes_translations = true;
-    return spoiled_by(editor.protect(pages, protection));
+    return spoiled_by(editor.protect(*place, protection));
 }
 
 Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space,

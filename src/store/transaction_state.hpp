@@ -62,8 +62,10 @@ class TransactionState {
     Result<format::OwnerId> next_owner();
     Result<void> check(const Joined& joined, const char* action, Range range,
                        std::optional<Protection> protection, table::PageRange& pages) const;
-    Result<void> check_unmapped(table::TableEditor& editor, const Joined& joined,
-                                table::PageRange pages) const;
+    // Where the pages are to be mapped, which nothing is yet.
+    Result<table::TableEditor::Place> unmapped_place(table::TableEditor& editor,
+                                                     const Joined& joined,
+                                                     table::PageRange pages) const;
     Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
     Result<void> apply_names(pool::TransactionScope& scope);
     bool has_names() const;

@@ -51,6 +51,14 @@ Result<void> TableEditor::enter(FrameNumber table, const TablePosition& position
                             address_of_page(position.first_page(), root_.levels).bits()));
 }
 
+// Whether the entries of this table that `part` touches are written into it: if they are few, or
+// it is fresh.
+bool TableEditor::is_edited_in_place(FrameNumber table, const TablePosition& position,
+                                     PageRange part) const {
+    const auto [first, end] = slots_touched(position, part);
+    return end - first <= kFewEntries || session_.is_fresh(table);
+}
+
 // The table below `slot`, to be changed over `part`: as it is if few entries will change, otherwise
 // a fresh copy in its place, whose entries are then written without a log. (What a processor sets
 // in A and D of the old table between this and the commit is lost; whoever runs one stops it
@@ -59,8 +67,7 @@ Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition
                                           unsigned slot, PageRange part) {
     const FrameNumber old = session_.load_entry(table, slot).frame();
     const TablePosition child = position.child(slot);
-    const auto [first, end] = slots_touched(child, part);
-    if (end - first <= kFewEntries || session_.is_fresh(old)) return old;
+    if (is_edited_in_place(old, child, part)) return old;
     if (auto fine = enter(old, child); !fine) return std::unexpected(fine.error());
     auto copy = session_.take_table(child);
     if (!copy) return std::unexpected(copy.error());
@@ -71,6 +78,21 @@ Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition
                          Entry::table(copy->frame, position.level, slot, copy->generation));
     if (auto done = session_.release(old); !done) return std::unexpected(done.error());
     return copy->frame;
+}
+
+Result<TableEditor::Place> TableEditor::place_of(PageRange range) {
+    Place place{range, root_.entry.frame(), top()};
+    for (;;) {
+        if (auto fine = enter(place.table, place.position); !fine)
+            return std::unexpected(fine.error());
+        const auto [slot, end] = slots_touched(place.position, range);
+        const Entry entry = session_.load_entry(place.table, slot);
+        if (end - slot != 1 || !entry.is_table(place.position.level)) return place;
+        const TablePosition child = place.position.child(slot);
+        if (!is_edited_in_place(entry.frame(), child, range)) return place;
+        place.table = entry.frame();
+        place.position = child;
+    }
 }
 
 template <typename Predicate>
@@ -95,12 +117,14 @@ Result<std::optional<std::uint64_t>> TableEditor::first(FrameNumber table,
     return found;
 }
 
-Result<std::optional<std::uint64_t>> TableEditor::first_mapped(PageRange range) {
-    return first(root_.entry.frame(), top(), range, [](Entry entry) { return !entry.is_empty(); });
+Result<std::optional<std::uint64_t>> TableEditor::first_mapped(const Place& place) {
+    return first(place.table, place.position, place.range,
+                 [](Entry entry) { return !entry.is_empty(); });
 }
 
-Result<std::optional<std::uint64_t>> TableEditor::first_hole(PageRange range) {
-    return first(root_.entry.frame(), top(), range, [](Entry entry) { return entry.is_empty(); });
+Result<std::optional<std::uint64_t>> TableEditor::first_hole(const Place& place) {
+    return first(place.table, place.position, place.range,
+                 [](Entry entry) { return entry.is_empty(); });
 }
 
 Result<TableEditor::Found> TableEditor::find(std::uint64_t page) {
@@ -166,19 +190,26 @@ std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition
     return tables;
 }
 
-Result<void> TableEditor::map(PageRange range, Protection protection) {
-    const std::uint64_t frames = range.count() + missing_tables(root_.entry.frame(), top(), range);
-    if (frames > EditSession::kFewFrames)
-        if (auto done = session_.reserve(frames + edge_tables()); !done) return done;
-    FreshFrames source(session_, root_.owner);
-    return map_in(root_.entry.frame(), top(), range, protection, &source);
+// Reserves so many frames for pages, and those for the tables that the range is missing, if they
+// are many together.
+Result<void> TableEditor::reserve_for(const Place& place, std::uint64_t pages) {
+    // They are few even if all tables are missing: no need to look.
+    if (pages + tables_for(place.position, place.range) <= EditSession::kFewFrames) return {};
+    const std::uint64_t frames = pages + missing_tables(place.table, place.position, place.range);
+    if (frames <= EditSession::kFewFrames) return {};
+    return session_.reserve(frames + edge_tables());
 }
 
-Result<void> TableEditor::map_frames(PageRange range, Protection protection,
+Result<void> TableEditor::map(const Place& place, Protection protection) {
+    if (auto done = reserve_for(place, place.range.count()); !done) return done;
+    FreshFrames source(session_, root_.owner);
+    return map_in(place.table, place.position, place.range, protection, &source);
+}
+
+Result<void> TableEditor::map_frames(const Place& place, Protection protection,
                                      const std::vector<FrameNumber>& frames) {
-    const std::uint64_t tables = missing_tables(root_.entry.frame(), top(), range);
-    if (tables > EditSession::kFewFrames)
-        if (auto done = session_.reserve(tables + edge_tables()); !done) return done;
+    if (auto done = reserve_for(place, 0); !done) return done;
+    const PageRange range = place.range;
     std::vector<TakenFrame> given;
     for (std::size_t i = 0; i < frames.size(); ++i) {
         const std::uint64_t references =
@@ -188,11 +219,11 @@ Result<void> TableEditor::map_frames(PageRange range, Protection protection,
         given.push_back({frames[i], session_.metadata(frames[i])->generation});
     }
     GivenFrames source(range.begin, std::move(given));
-    return map_in(root_.entry.frame(), top(), range, protection, &source);
+    return map_in(place.table, place.position, range, protection, &source);
 }
 
-Result<void> TableEditor::map_lazy(PageRange range, Protection protection) {
-    return map_in(root_.entry.frame(), top(), range, protection, nullptr);
+Result<void> TableEditor::map_lazy(const Place& place, Protection protection) {
+    return map_in(place.table, place.position, place.range, protection, nullptr);
 }
 
 Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& position, PageRange range,
@@ -379,13 +410,13 @@ std::uint64_t TableEditor::copied_tables(FrameNumber table, const TablePosition&
     return tables;
 }
 
-Result<void> TableEditor::protect(PageRange range, Protection protection) {
-    const std::uint64_t tables = copied_tables(root_.entry.frame(), top(), range);
+Result<void> TableEditor::protect(const Place& place, Protection protection) {
+    const std::uint64_t tables = copied_tables(place.table, place.position, place.range);
     if (tables + edge_tables() > EditSession::kFewFrames)
         if (auto done = session_.reserve(tables + edge_tables()); !done) return done;
-    auto shell = protect_in(root_.entry.frame(), top(), range, protection);
+    auto shell = protect_in(place.table, place.position, place.range, protection);
     if (!shell) return std::unexpected(shell.error());
-    if (*shell) session_.detach(LimboKind::shell, top(), **shell);
+    if (*shell) session_.detach(LimboKind::shell, place.position, **shell);
     return {};
 }
 

@@ -33,10 +33,21 @@ class TableEditor {
   public:
     TableEditor(EditSession& session, const Root& root) : session_(session), root_(root) {}
 
+    // A range, and where editing it begins: the lowest table that spans all of it and is not itself
+    // replaced by a copy. Good until the session's next change. So a call for one page descends
+    // once.
+    struct Place {
+        PageRange range;
+        FrameNumber table;
+        TablePosition position;
+    };
+    // damaged if a table on the way fails its validation, here and below.
+    Result<Place> place_of(PageRange range);
+
     // The first page of the range that is mapped (present or absent-but-mapped), or that is not.
-    // damaged if a table on the way fails its validation. Change nothing.
-    Result<std::optional<std::uint64_t>> first_mapped(PageRange range);
-    Result<std::optional<std::uint64_t>> first_hole(PageRange range);
+    // Change nothing.
+    Result<std::optional<std::uint64_t>> first_mapped(const Place& place);
+    Result<std::optional<std::uint64_t>> first_hole(const Place& place);
 
     struct Found {
         Entry entry;  // empty if not mapped
@@ -48,16 +59,16 @@ class TableEditor {
 
     // The range must be unmapped. Fresh zeroed frames; or the given ones, whose references are
     // raised, `frames[i % size]` for the i-th page; or none yet.
-    Result<void> map(PageRange range, Protection protection);
-    Result<void> map_frames(PageRange range, Protection protection,
+    Result<void> map(const Place& place, Protection protection);
+    Result<void> map_frames(const Place& place, Protection protection,
                             const std::vector<FrameNumber>& frames);
-    Result<void> map_lazy(PageRange range, Protection protection);
+    Result<void> map_lazy(const Place& place, Protection protection);
     // Gives a frame of zeros to a demand-zero page.
     Result<void> populate(std::uint64_t page);
 
     Result<void> unmap(PageRange range);
     // The range must be mapped without holes.
-    Result<void> protect(PageRange range, Protection protection);
+    Result<void> protect(const Place& place, Protection protection);
 
     // Up to this many pages are unmapped directly, without limbo.
     static constexpr std::uint64_t kFewPages = 16;
@@ -79,12 +90,13 @@ class TableEditor {
     std::uint64_t edge_tables() const { return 2 * root_.top(); }
     TablePosition top() const { return {root_.top(), root_.owner, 0}; }
     Result<void> enter(FrameNumber table, const TablePosition& position);
+    bool is_edited_in_place(FrameNumber table, const TablePosition& position, PageRange part) const;
     Result<FrameNumber> editable(FrameNumber table, const TablePosition& position, unsigned slot,
                                  PageRange part);
+    Result<void> reserve_for(const Place& place, std::uint64_t pages);
     std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
                                  PageRange range) const;
     static std::uint64_t tables_for(const TablePosition& position, PageRange range);
-    Result<void> map_from(PageRange range, Protection protection, LeafSource& source);
     Result<void> map_in(FrameNumber table, const TablePosition& position, PageRange range,
                         Protection protection, LeafSource* source);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,
