@@ -174,12 +174,8 @@ Result<void> BuildLog::find_interrupted() {
         occupied_ |= std::uint64_t{1} << slot;
         interrupted_.push_back({.slot = slot, .extents = std::move(*extents)});
     }
+    any_interrupted_.store(!interrupted_.empty(), std::memory_order_release);
     return {};
-}
-
-bool BuildLog::has_interrupted() const {
-    const std::scoped_lock lock(mutex_);
-    return !interrupted_.empty();
 }
 
 std::uint64_t BuildLog::release_interrupted(std::uint64_t frames) {
@@ -203,6 +199,7 @@ std::uint64_t BuildLog::release_interrupted(std::uint64_t frames) {
         occupied_ &= ~(std::uint64_t{1} << build.slot);
         interrupted_.pop_back();
     }
+    any_interrupted_.store(!interrupted_.empty(), std::memory_order_release);
     std::uint64_t left = 0;
     for (const Interrupted& build : interrupted_)
         for (std::size_t i = build.extent; i < build.extents.size(); ++i)

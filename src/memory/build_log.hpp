@@ -5,6 +5,7 @@
 // Thread safety: `acquire` and `release` from any thread; a Build belongs to its transaction.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -46,7 +47,7 @@ class BuildLog {
     Result<void> find_interrupted();
     // Frees up to `frames` frames of interrupted builds; returns how many are left to look at.
     std::uint64_t release_interrupted(std::uint64_t frames);
-    bool has_interrupted() const;
+    bool has_interrupted() const { return any_interrupted_.load(std::memory_order_acquire); }
     // The extents a slot's records name, as they stand on the medium; nothing if it is empty.
     static Result<std::vector<Extent>> read_slot(const PhysicalMemory& memory, unsigned slot,
                                                  std::vector<FrameNumber>* records = nullptr);
@@ -63,9 +64,10 @@ class BuildLog {
 
     PhysicalMemory& memory_;
     FrameAllocator& allocator_;
-    mutable std::mutex mutex_;
+    std::mutex mutex_;
     std::uint64_t occupied_ = 0;  // one bit a slot
     std::vector<Interrupted> interrupted_;
+    std::atomic<bool> any_interrupted_ = false;  // whether that has any: asked after every commit
 };
 
 }  // namespace holdfast::memory

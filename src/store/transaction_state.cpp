@@ -53,12 +53,12 @@ Result<void> TransactionState::spoiled_by(Result<void> outcome) {
 
 Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<SpaceState>& space) {
     if (spoiled_) return std::unexpected(*spoiled_);
-    for (const auto& joined : joined_) {
-        if (joined->space != space) continue;
-        if (joined->removed)
+    for (Joined& joined : joined_) {
+        if (joined.space != space) continue;
+        if (joined.removed)
             return fail(ErrorCode::stale,
                         fmt::format("space \"{}\" was removed in this transaction", space->name()));
-        return joined.get();
+        return &joined;
     }
     if (space->store != store_)
         return fail(ErrorCode::invalid_argument,
@@ -67,9 +67,7 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
     if (auto begun = store_->begin_changes(); !begun) return std::unexpected(begun.error());
     // Waiting is safe if this space comes after all that are held already: everybody who waits
     // then waits for somebody further on, and there is no circle.
-    const auto comes_after = [&](const std::unique_ptr<Joined>& held) {
-        return held->space->record < space->record;
-    };
+    const auto comes_after = [&](const Joined& held) { return held.space->record < space->record; };
     const bool may_wait = std::all_of(joined_.begin(), joined_.end(), comes_after);
     switch (space->writer.lock(may_wait)) {
         case space::WriterLock::Outcome::locked:
@@ -92,15 +90,14 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
                     fmt::format("space \"{}\" was removed, or its creation was not committed",
                                 space->name()));
     }
-    joined_.push_back(std::make_unique<Joined>(
-        Joined{.space = space,
-               .root = root,
-               .annotations = space::Annotations(*store_->pool, space->annotations),
-               .created = false,
-               .removed = false,
-               .changes_translations = false,
-               .new_name = {}}));
-    return joined_.back().get();
+    joined_.push_back(Joined{.space = space,
+                             .root = root,
+                             .annotations = space::Annotations(*store_->pool, space->annotations),
+                             .created = false,
+                             .removed = false,
+                             .changes_translations = false,
+                             .new_name = {}});
+    return &joined_.back();
 }
 
 Result<void> TransactionState::join_directory() {
@@ -136,7 +133,7 @@ Result<std::shared_ptr<SpaceState>> TransactionState::named(const std::string& n
                     fmt::format("{}: no space named \"{}\"; `space list` shows the names",
                                 store_->pool->path(), name));
     for (const auto& joined : joined_)
-        if (joined->space->record == **frame) return joined->space;
+        if (joined.space->record == **frame) return joined.space;
     return store_->find_space(name);
 }
 
@@ -166,7 +163,7 @@ Result<format::OwnerId> TransactionState::next_owner() {
                 [](FrameNumber) {});
             !done)
             return std::unexpected(done.error());
-        for (const auto& joined : joined_) used->set(joined->space->owner);
+        for (const auto& joined : joined_) used->set(joined.space->owner);
         std::uint64_t tried = 0;
         while (tried < kIds && used->test(1 + counter % kIds)) ++counter, ++tried;
         if (tried == kIds)
@@ -220,14 +217,13 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
     auto space =
         std::make_shared<SpaceState>(store_, record_frame->frame, options.levels, *owner, name);
     space->writer.lock(true);  // nobody else can know it
-    joined_.push_back(
-        std::make_unique<Joined>(Joined{.space = space,
-                                        .root = {root_entry, options.levels, *owner},
-                                        .annotations = space::Annotations(*store_->pool, 0),
-                                        .created = true,
-                                        .removed = false,
-                                        .changes_translations = false,
-                                        .new_name = {}}));
+    joined_.push_back(Joined{.space = space,
+                             .root = {root_entry, options.levels, *owner},
+                             .annotations = space::Annotations(*store_->pool, 0),
+                             .created = true,
+                             .removed = false,
+                             .changes_translations = false,
+                             .new_name = {}});
     names_[name] = record_frame->frame;
     return space;
 }
@@ -475,7 +471,7 @@ std::expected<Translation, Fault> TransactionState::translate(
 
 bool TransactionState::has_names() const {
     return !names_.empty() || std::any_of(joined_.begin(), joined_.end(), [](const auto& joined) {
-        return !joined->removed && joined->annotations.changed();
+        return !joined.removed && joined.annotations.changed();
     });
 }
 
@@ -490,14 +486,14 @@ Result<void> TransactionState::apply_names(pool::TransactionScope& scope) {
         }
     }
     for (const auto& joined : joined_) {
-        if (joined->removed) continue;
+        if (joined.removed) continue;
         auto* const record =
-            reinterpret_cast<SpaceRecord*>(store_->memory.host(joined->space->record));
+            reinterpret_cast<SpaceRecord*>(store_->memory.host(joined.space->record));
         SpaceRecord changed = *record;
-        if (joined->new_name) set_name(changed, *joined->new_name);
-        if (joined->annotations.changed())
-            changed.annotations_offset = joined->annotations.apply(scope);
-        if (joined->new_name || changed.annotations_offset != record->annotations_offset)
+        if (joined.new_name) set_name(changed, *joined.new_name);
+        if (joined.annotations.changed())
+            changed.annotations_offset = joined.annotations.apply(scope);
+        if (joined.new_name || changed.annotations_offset != record->annotations_offset)
             write_record(scope, record, changed);
     }
     return {};
@@ -519,12 +515,12 @@ Result<void> TransactionState::commit() {
         if (!names_.empty()) directory_lock = std::unique_lock(store_->directory_map);
         std::vector<std::unique_lock<std::shared_mutex>> name_locks;
         if (body)
-            for (const auto& joined : joined_) name_locks.emplace_back(joined->space->names);
+            for (const auto& joined : joined_) name_locks.emplace_back(joined.space->names);
         done = session_.commit(body);
         if (done && body)
             for (const auto& joined : joined_)
-                joined->space->annotations =
-                    reinterpret_cast<const SpaceRecord*>(store_->memory.host(joined->space->record))
+                joined.space->annotations =
+                    reinterpret_cast<const SpaceRecord*>(store_->memory.host(joined.space->record))
                         ->annotations_offset;
     }
     if (!done) {
@@ -533,16 +529,16 @@ Result<void> TransactionState::commit() {
     }
     // Durable; now the volatile side follows, before this call returns.
     for (const auto& joined : joined_) {
-        SpaceState& space = *joined->space;
-        if (joined->new_name) space.rename(*joined->new_name);
-        if (joined->removed) {
+        SpaceState& space = *joined.space;
+        if (joined.new_name) space.rename(*joined.new_name);
+        if (joined.removed) {
             space.root_bits.store(0, std::memory_order_release);
             store_->forget_space(space.record);
-        } else if (joined->created) {
-            space.root_bits.store(joined->root.entry.bits(), std::memory_order_release);
-            store_->remember_space(joined->space);
+        } else if (joined.created) {
+            space.root_bits.store(joined.root.entry.bits(), std::memory_order_release);
+            store_->remember_space(joined.space);
         }
-        if (joined->changes_translations) space.generation.fetch_add(1, std::memory_order_acq_rel);
+        if (joined.changes_translations) space.generation.fetch_add(1, std::memory_order_acq_rel);
     }
     let_go();
     store_->release_some();
@@ -555,7 +551,7 @@ void TransactionState::abort() {
 }
 
 void TransactionState::let_go() {
-    for (const auto& joined : joined_) joined->space->writer.unlock();
+    for (const auto& joined : joined_) joined.space->writer.unlock();
     joined_.clear();
     if (holds_directory_) store_->directory_writer.unlock();
     holds_directory_ = false;

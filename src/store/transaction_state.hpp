@@ -1,6 +1,7 @@
 // A transaction under way: its session on the tables, and what it does to names.
 #pragma once
 
+#include <boost/container/small_vector.hpp>
 #include <map>
 #include <memory>
 #include <optional>
@@ -55,6 +56,7 @@ class TransactionState {
         std::optional<std::string> new_name;
     };
 
+    // What it returns is good until the next space is joined.
     Result<Joined*> join(const std::shared_ptr<SpaceState>& space);
     Result<void> join_directory();
     Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
@@ -75,7 +77,8 @@ class TransactionState {
 
     std::shared_ptr<StoreState> store_;
     table::EditSession session_;
-    std::vector<std::unique_ptr<Joined>> joined_;
+    // A call on one space needs no memory of its own for it.
+    boost::container::small_vector<Joined, 1> joined_;
     bool holds_directory_ = false;
     std::map<std::string, std::optional<FrameNumber>> names_;  // nothing = erased
     std::optional<Error> spoiled_;

@@ -110,9 +110,11 @@ class EditSession {
     pool::WriteSet writes_;
     std::optional<memory::Build> build_;
     memory::MetadataFlush metadata_flush_;  // of what was taken from the build
-    std::vector<FrameNumber> singles_;      // taken through the undo log
-    std::vector<FrameNumber> taken_;        // tables among what was taken, to remember as validated
-    std::vector<FrameNumber> released_;     // free after the commit
+    // A call for a few pages needs no memory of its own for these.
+    using Frames = boost::container::small_vector<FrameNumber, 8>;
+    Frames singles_;   // taken through the undo log
+    Frames taken_;     // tables among what was taken, to remember as validated
+    Frames released_;  // free after the commit
     std::vector<format::LimboRecord> detached_;
 };
 
