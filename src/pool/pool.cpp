@@ -170,23 +170,32 @@ void Pool::copy(void* destination, const void* source, std::size_t size_bytes) c
 // Words alone need no transaction around them, only the order that it would have kept: what this
 // thread has flushed before is drained before the first word is stored. pmemobj_publish drains
 // before it writes its redo log, which is the commit point.
+//
+// A word that has its value already is left out: it is durable, since whoever stored it has drained
+// it before others could change it. Each word costs a flush, and the second of a cache line waits
+// for the line to come back.
 Result<void> Pool::publish(const WriteSet::Writes& words) const {
-    if (words.size() > 1) {
-        boost::container::small_vector<pobj_action, kWordsByRedoAlone> actions(words.size());
-        for (std::size_t i = 0; i < words.size(); ++i)
-            pmemobj_set_value(handle_->pop.handle(), &actions[i], words[i].word, words[i].value);
-        if (pmemobj_publish(handle_->pop.handle(), actions.data(), actions.size()) != 0)
-            return fail(ErrorCode::io,
-                        fmt::format("{}: the commit failed: {}", path_, pmemobj_errormsg()));
+    PMEMobjpool* const pop = handle_->pop.handle();
+    boost::container::small_vector<WriteSet::Write, kWordsByRedoAlone> changes;
+    for (const WriteSet::Write& write : words)
+        if (load_word(write.word) != write.value) changes.push_back(write);
+    if (changes.size() <= 1) {
+        drain();
+        // One word is its own commit point: an aligned store of 8 bytes, which no crash can tear. A
+        // reader may see it before it is durable, but not before what it leads to.
+        for (const WriteSet::Write& write : changes) {
+            store_word(write.word, write.value);
+            flush(write.word, sizeof(std::uint64_t));
+            drain();
+        }
         return {};
     }
-    drain();
-    if (words.empty()) return {};
-    // One word is its own commit point: an aligned store of 8 bytes, which no crash can tear. A
-    // reader may see it before it is durable, but not before what it leads to.
-    store_word(words[0].word, words[0].value);
-    flush(words[0].word, sizeof(std::uint64_t));
-    drain();
+    boost::container::small_vector<pobj_action, kWordsByRedoAlone> actions(changes.size());
+    for (std::size_t i = 0; i < changes.size(); ++i)
+        pmemobj_set_value(pop, &actions[i], changes[i].word, changes[i].value);
+    if (pmemobj_publish(pop, actions.data(), actions.size()) != 0)
+        return fail(ErrorCode::io,
+                    fmt::format("{}: the commit failed: {}", path_, pmemobj_errormsg()));
     return {};
 }
 
