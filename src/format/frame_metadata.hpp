@@ -11,8 +11,9 @@
 //            bits 45..63  owner: a lineage (a space with its forks and snapshots), or an object
 //
 // Word 0 alone decides whether a frame is free, and a free frame's check ignores word 1: freeing is
-// one 8-byte store, which no crash can tear. Taking a frame into use changes both words, and is
-// always covered by an undo log or by a build record (build_record.hpp).
+// one 8-byte store, which no crash can tear. Taking a frame into use changes both words: word 1
+// first, durably, while it means nothing yet; then word 0, by the log of a commit. In a build
+// (build_record.hpp) both are just stored.
 //
 // The index has all 45 bits that a 5-level space's page number has, upper half included.
 #pragma once

@@ -170,29 +170,22 @@ void Pool::copy(void* destination, const void* source, std::size_t size_bytes) c
 // Words alone need no transaction around them, only the order that it would have kept: what this
 // thread has flushed before is drained before the first word is stored. pmemobj_publish drains
 // before it writes its redo log, which is the commit point.
-//
-// A word that has its value already is left out: it is durable, since whoever stored it has drained
-// it before others could change it. Each word costs a flush, and the second of a cache line waits
-// for the line to come back.
 Result<void> Pool::publish(const WriteSet::Writes& words) const {
     PMEMobjpool* const pop = handle_->pop.handle();
-    boost::container::small_vector<WriteSet::Write, kWordsByRedoAlone> changes;
-    for (const WriteSet::Write& write : words)
-        if (load_word(write.word) != write.value) changes.push_back(write);
-    if (changes.size() <= 1) {
+    if (words.size() <= 1) {
         drain();
         // One word is its own commit point: an aligned store of 8 bytes, which no crash can tear. A
         // reader may see it before it is durable, but not before what it leads to.
-        for (const WriteSet::Write& write : changes) {
+        for (const WriteSet::Write& write : words) {
             store_word(write.word, write.value);
             flush(write.word, sizeof(std::uint64_t));
             drain();
         }
         return {};
     }
-    boost::container::small_vector<pobj_action, kWordsByRedoAlone> actions(changes.size());
-    for (std::size_t i = 0; i < changes.size(); ++i)
-        pmemobj_set_value(pop, &actions[i], changes[i].word, changes[i].value);
+    boost::container::small_vector<pobj_action, kWordsByRedoAlone> actions(words.size());
+    for (std::size_t i = 0; i < words.size(); ++i)
+        pmemobj_set_value(pop, &actions[i], words[i].word, words[i].value);
     if (pmemobj_publish(pop, actions.data(), actions.size()) != 0)
         return fail(ErrorCode::io,
                     fmt::format("{}: the commit failed: {}", path_, pmemobj_errormsg()));
@@ -230,7 +223,11 @@ void Pool::add_publish_words(const WriteSet::Writes& words, bool all) const {
 
 Result<void> Pool::commit(WriteSet& writes, const Body& body) const {
     // A few words fit into the lane's redo log, whose one fence is cheaper than one a snapshot.
+    // There, a word that has its value already (and is durable, or flushed by this thread) would
+    // cost a flush for nothing, and the second flush of a cache line waits for the line to come
+    // back; for a snapshot, it makes one piece of its neighbours.
     const bool few = writes.size() <= kWordsByRedoAlone;
+    if (few) writes.drop_unchanged();
     if (few && !body) return publish(writes.writes());
     try {
         // Aborts if it is left by an exception or a return before `commit`.

@@ -80,9 +80,15 @@ class WriteSet {
     void sort() {
         std::sort(writes_.begin(), writes_.end(),
                   [](const Write& a, const Write& b) { return a.word < b.word; });
-        index_.clear();
-        if (writes_.size() > kLinear)
-            for (std::size_t i = 0; i < writes_.size(); ++i) index_[writes_[i].word] = i;
+        index_again();
+    }
+    // Leaves out the words that have their value already.
+    void drop_unchanged() {
+        const auto kept = std::remove_if(writes_.begin(), writes_.end(), [](const Write& write) {
+            return load_word(write.word) == write.value;
+        });
+        writes_.erase(kept, writes_.end());
+        index_again();
     }
 
   private:
@@ -96,6 +102,12 @@ class WriteSet {
         for (std::size_t i = 0; i < writes_.size(); ++i)
             if (writes_[i].word == word) return i;
         return kNone;
+    }
+
+    void index_again() {
+        index_.clear();
+        if (writes_.size() > kLinear)
+            for (std::size_t i = 0; i < writes_.size(); ++i) index_[writes_[i].word] = i;
     }
 
     Writes writes_;

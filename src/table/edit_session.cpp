@@ -81,15 +81,16 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
         static_cast<std::uint16_t>(FrameMetadata::generation_of(load(words.word0)) + 1);
     const FrameMetadata metadata{
         .kind = kind, .references = 1, .generation = generation, .owner = owner, .index = index};
+    // Word 1 in place: a crash before the commit leaves a frame that is free by its word 0, and a
+    // free frame's word 1 means nothing.
+    pool::store_word(words.word1(), metadata.word1(), std::memory_order_relaxed);
+    metadata_flush_.add(*frame);
     if (from_build) {
-        // In place: until the commit clears the build slot, a crash frees this frame whatever its
+        // Word 0 too: until the commit clears the build slot, a crash frees this frame whatever its
         // metadata says, torn or whole.
-        pool::store_word(words.word1(), metadata.word1(), std::memory_order_relaxed);
         pool::store_word(words.word0, metadata.word0(*frame), std::memory_order_relaxed);
-        metadata_flush_.add(*frame);
     } else {
-        store_undo(words.word0, metadata.word0(*frame));
-        store_undo(words.word1(), metadata.word1());
+        store_metadata(words, metadata.word0(*frame));
     }
     return TakenFrame{*frame, generation};
 }
@@ -109,8 +110,8 @@ bool EditSession::is_fresh(FrameNumber frame) const {
                        [&](const memory::Extent& extent) { return extent.contains(frame); });
 }
 
-// Word 1 keeps its value, and joins the write set so that the records of neighbouring frames are
-// one piece and share a snapshot.
+// Word 1 keeps the value it has, and joins the write set so that the records of neighbouring frames
+// are one piece and share a snapshot.
 void EditSession::store_metadata(memory::MetadataWords words, std::uint64_t word0) {
     store_undo(words.word0, word0);
     store_undo(words.word1(), load(words.word1()));
@@ -168,8 +169,9 @@ void EditSession::detach(format::LimboKind kind, const TablePosition& position,
 Result<void> EditSession::commit(const pool::Pool::Body& body) {
     for (const format::LimboRecord& record : detached_)
         if (auto done = services_.limbo.push(*this, record); !done) return done;
+    // Before the commit: word 0 must not become durable without word 1, which its check covers.
+    metadata_flush_.finish();
     if (build_) {
-        metadata_flush_.finish();
         store_undo(services_.build_log.slot_word(*build_),
                    memory::BuildLog::empty_slot_word(build_->slot));
     }

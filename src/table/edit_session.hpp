@@ -3,7 +3,7 @@
 //
 // A frame that was taken in this session is *fresh*: nothing on the medium points to it, so its
 // content is written in place and only flushed. How its metadata becomes durable depends:
-//   - a few frames: through the undo log of the commit, 16 bytes a frame;
+//   - a few frames: by the log of the commit, which says of each whether it is free (word 0);
 //   - more: the frames come from a Build, whose record makes everything in them void until the
 //     commit clears it. So a range operation logs no pages, and its fences do not grow.
 //
@@ -109,7 +109,7 @@ class EditSession {
     bool may_take_held_back_ = false;
     pool::WriteSet writes_;
     std::optional<memory::Build> build_;
-    memory::MetadataFlush metadata_flush_;  // of what was taken from the build
+    memory::MetadataFlush metadata_flush_;  // of what was taken
     // A call for a few pages needs no memory of its own for these.
     using Frames = boost::container::small_vector<FrameNumber, 8>;
     Frames singles_;   // taken through the undo log
