@@ -28,9 +28,9 @@ LimboPage* page_at(const memory::PhysicalMemory& memory, FrameNumber frame) {
 }  // namespace
 
 bool LimboStack::seems_empty() const {
-    const auto head = CheckedWord::decode(pool::load_word(&memory_.superblock().limbo_head),
-                                          format::kSeedLimboHead);
-    return head && *head == 0;
+    // The only word that is decoded as "none"; asked after every commit.
+    constexpr std::uint64_t kNone = CheckedWord::encode(0, format::kSeedLimboHead);
+    return pool::load_word(&memory_.superblock().limbo_head) == kNone;
 }
 
 Result<void> LimboStack::push(EditSession& session, const LimboRecord& record) {
