@@ -10,7 +10,8 @@
 namespace holdfast::crash {
 namespace {
 
-// States of one window whose recovery is crashed in its turn, and how many of each recovery's window.
+// States of one window whose recovery is crashed in its turn, and how many of each recovery's
+// window.
 constexpr std::size_t kRecoveriesPerWindow = 3;
 constexpr std::uint64_t kStatesPerRecoveryWindow = 24;
 // Of violations in one window only the first are reported: they are mostly the same bug.
@@ -68,7 +69,7 @@ bool WindowExplorer::judge_once(const CrashWindow& window, const Choice& choice)
     if (judged_.contains(hash_of(choice))) return true;
     const std::string wrong = judge_state(window, choice);
     note(window, choice, wrong);
-    return observer_.go_on();
+    return observer_.go_on() && result_.violations.size() < options_.stop_after_violations;
 }
 
 // Lines that some check has read before overwriting them. What a check reads may depend on
@@ -163,8 +164,8 @@ RawViolation WindowExplorer::minimise(const CrashWindow& window, const Choice& c
         return reduced;
     };
     const Reduced lost = reduce(true), early = reduce(false);
-    const bool take_lost = lost.base_fails == early.base_fails ? lost.lines <= early.lines
-                                                               : !lost.base_fails;
+    const bool take_lost =
+        lost.base_fails == early.base_fails ? lost.lines <= early.lines : !lost.base_fails;
     const Reduced& best = take_lost ? lost : early;
 
     RawViolation violation;
@@ -178,8 +179,8 @@ RawViolation WindowExplorer::minimise(const CrashWindow& window, const Choice& c
         if (best.choice[i] == base) continue;
         const Candidate& candidate = line.candidates[best.choice[i]];
         const auto& stores = best.base_is_visible ? candidate.missing : candidate.early;
-        violation.lines.push_back({line.line, best.base_is_visible,
-                                   stores.empty() ? window.end_event : stores.front()});
+        violation.lines.push_back(
+            {line.line, best.base_is_visible, stores.empty() ? window.end_event : stores.front()});
     }
     return violation;
 }
@@ -257,6 +258,45 @@ WindowResult WindowExplorer::explore(const CrashWindow& window) {
     return std::move(result_);
 }
 
+std::vector<std::byte> WindowExplorer::image_with(const Patches& patches) const {
+    std::vector<std::byte> image(judge_.image().base().begin(), judge_.image().base().end());
+    for (const auto& [line, bytes] : patches)
+        std::copy(bytes.begin(), bytes.end(),
+                  image.begin() + static_cast<std::ptrdiff_t>(line * kLineBytes));
+    return image;
+}
+
+Result<WindowResult> WindowExplorer::judge_only(const CrashWindow& window,
+                                                const std::vector<TokenPart>& parts) {
+    result_ = {};
+    judged_.clear();
+    auto choice = parts.front().choice(window);
+    if (!choice) return std::unexpected(choice.error());
+    if (parts.size() == 1) {
+        judge_once(window, *choice);
+        return std::move(result_);
+    }
+    below_ = patches_of(window, *choice);
+    outer_ = {parts.front()};
+    auto trace = judge_.trace_recovery(below_, options_.seconds_per_run);
+    if (!trace) return std::unexpected(trace.error());
+    const std::vector<std::byte> image = image_with(below_);
+    CrashWindows windows(*trace, image, options_.platform, kLineLimit);
+    while (windows.next()) {
+        for (const auto& [line, bytes] : windows.newly_durable()) below_[line] = bytes;
+        if (windows.window().end_event != parts[1].end_event) continue;
+        CrashWindow inner = windows.window();
+        inner.moment = window.moment;
+        auto nested = parts[1].choice(inner);
+        if (!nested) return std::unexpected(nested.error());
+        judge_once(inner, *nested);
+        return std::move(result_);
+    }
+    return fail(
+        ErrorCode::invalid_argument,
+        fmt::format("the recovery has no crash window that ends at event {}", parts[1].end_event));
+}
+
 void WindowExplorer::explore_recovery(const CrashWindow& window) {
     // The states from which recovery has the most to do, and all of the middle: what the program's
     // order leaves after the first third, the second, and at the end of the window.
@@ -288,10 +328,7 @@ void WindowExplorer::explore_recovery_of(const CrashWindow& window, const Choice
         result_.violations.push_back(std::move(violation));
         return;
     }
-    std::vector<std::byte> image(judge_.image().base().begin(), judge_.image().base().end());
-    for (const auto& [line, bytes] : crashed)
-        std::copy(bytes.begin(), bytes.end(), image.begin() + static_cast<std::ptrdiff_t>(line * kLineBytes));
-    constexpr std::size_t kLineLimit = 64;
+    const std::vector<std::byte> image = image_with(crashed);
     CrashWindows windows(*trace, image, options_.platform, kLineLimit);
     outer_ = {TokenPart::of(window, choice)};
     below_ = crashed;

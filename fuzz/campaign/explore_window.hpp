@@ -51,9 +51,12 @@ class WindowExplorer {
         : run_(run), judge_(judge), subject_(subject), options_(options), observer_(observer) {}
 
     WindowResult explore(const CrashWindow& window);
+    // One state of it, or, with two parts, of the recovery of one state.
+    Result<WindowResult> judge_only(const CrashWindow& window, const std::vector<TokenPart>& parts);
 
   private:
     std::string judge_state(const CrashWindow& window, const Choice& choice);
+    std::vector<std::byte> image_with(const Patches& patches) const;
     Patches patches_of(const CrashWindow& window, const Choice& choice) const;
     // What no check reads cannot matter: which lines (indices) some check may read.
     struct Relevance;

@@ -35,8 +35,7 @@ RawViolation violation_of(const Json& json) {
     for (const Json& part : json["parts"]) violation.parts.push_back(token_part_of(part));
     violation.text = json["text"];
     violation.moment = {json["acknowledged"], json["in_flight"]};
-    for (const Json& line : json["lines"])
-        violation.lines.push_back({line[0], line[1], line[2]});
+    for (const Json& line : json["lines"]) violation.lines.push_back({line[0], line[1], line[2]});
     return violation;
 }
 
@@ -45,7 +44,8 @@ RawViolation violation_of(const Json& json) {
 Json to_json(const WindowResult& result) {
     const Coverage& coverage = result.coverage;
     Json violations = Json::array();
-    for (const RawViolation& violation : result.violations) violations.push_back(json_of(violation));
+    for (const RawViolation& violation : result.violations)
+        violations.push_back(json_of(violation));
     return {{"number", result.number},
             {"states", result.states},
             {"nested", result.nested_states},

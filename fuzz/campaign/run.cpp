@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <chrono>
 
+#include "campaign/explore.hpp"
+#include "campaign/result_json.hpp"
 #include "campaign/token.hpp"
 #include "campaign/workers.hpp"
 #include "holdfast/crash.hpp"
+#include "judge/child_process.hpp"
 #include "trace/symbols.hpp"
 
 namespace holdfast::crash {
@@ -40,10 +43,8 @@ class Reporter {
                 ? fmt::format("before event {}: {}", event, to_string(run_.trace.events[event]))
                 : "after the last event";
         for (const auto& line : raw.lines) {
-            Violation::Line named{.offset = line.line * kLineBytes,
-                                  .lost = line.lost,
-                                  .store = {},
-                                  .stack = {}};
+            Violation::Line named{
+                .offset = line.line * kLineBytes, .lost = line.lost, .store = {}, .stack = {}};
             // Stores of a recovery are not in this trace.
             if (violation.depth == 1 && line.store < run_.trace.events.size()) {
                 const Event& store = run_.trace.events[line.store];
@@ -126,6 +127,89 @@ Result<Outcome> explore(Subject& subject, const TracedRun& run, const Options& g
     }
     outcome.seconds = seconds_since(begin);
     return outcome;
+}
+
+namespace {
+
+// Judges the one state that the token names.
+class Replayer {
+  public:
+    Replayer(Subject& subject, const TracedRun& run, const Token& token, const Options& options)
+        : subject_(subject), run_(run), token_(token), options_(options) {}
+
+    // What was found, or an error.
+    Result<WindowResult> judge() {
+        auto image = CrashImage::create(run_.initial_image);
+        if (!image) return std::unexpected(image.error());
+        auto judge = StateJudge::create(subject_, *image);
+        if (!judge) return std::unexpected(judge.error());
+        CrashWindows windows(run_.trace, run_.initial_image, token_.platform, kLineLimit);
+        const WindowObserver observer{.before_state = [](std::string&) { return true; },
+                                      .go_on = [] { return true; }};
+        WindowExplorer explorer(run_, *judge, subject_, options_, observer);
+        while (windows.next()) {
+            for (const auto& [line, bytes] : windows.newly_durable()) image->set_base(line, bytes);
+            if (windows.window().end_event == token_.parts.front().end_event)
+                return explorer.judge_only(windows.window(), token_.parts);
+        }
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("the run has no crash window that ends at event {}",
+                                token_.parts.front().end_event));
+    }
+
+  private:
+    Subject& subject_;
+    const TracedRun& run_;
+    const Token& token_;
+    const Options& options_;
+};
+
+}  // namespace
+
+Result<Outcome> replay_run(Subject& subject, const TracedRun& run, const Token& token,
+                           const Options& given) {
+    Options options = given;
+    options.platform = token.platform;
+    if (token.fingerprint != run.fingerprint)
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("the token is of another build: its run of {} had fingerprint {:x}, "
+                        "this one has {:x}; run the campaign again",
+                        token.subject, token.fingerprint, run.fingerprint));
+    Outcome outcome = describe(subject, run);
+    const Reporter reporter(subject, run, options);
+    // In a process of its own: the state may well end it.
+    WindowResult result;
+    const auto found = run_in_child_with_answer(
+        "the check", options.seconds_per_check, [&]() -> Result<std::string> {
+            auto judged = Replayer(subject, run, token, options).judge();
+            if (!judged) return std::unexpected(judged.error());
+            return to_json(*judged).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+        });
+    if (found) {
+        result = window_result_of(nlohmann::json::parse(*found));
+    } else if (found.error().code != ErrorCode::io) {
+        return std::unexpected(found.error());
+    } else {
+        result.states = 1;
+        result.violations.push_back(
+            {.parts = token.parts, .text = found.error().message, .moment = {}, .lines = {}});
+    }
+    outcome.states = result.states;
+    for (const RawViolation& violation : result.violations)
+        outcome.violations.push_back(reporter.report(violation));
+    return outcome;
+}
+
+Result<Outcome> replay(Subject& subject, const std::string& text, const Options& options) {
+    auto token = Token::parse(text);
+    if (!token) return std::unexpected(token.error());
+    if (token->subject != subject.name())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("the token is of {}, not of {}", token->subject, subject.name()));
+    auto traced = trace_run(subject, options.seconds_per_run);
+    if (!traced) return std::unexpected(traced.error());
+    return replay_run(subject, *traced, *token, options);
 }
 
 Result<Outcome> run(Subject& subject, const Options& options) {

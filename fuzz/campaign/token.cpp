@@ -21,8 +21,7 @@ std::vector<std::string> split(const std::string& text, char separator) {
 
 template <typename Number>
 bool parse_number(const std::string& text, int base, Number& number) {
-    const auto [end, error] =
-        std::from_chars(text.data(), text.data() + text.size(), number, base);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, base);
     return error == std::errc() && end == text.data() + text.size() && !text.empty();
 }
 
@@ -57,14 +56,15 @@ Result<Choice> TokenPart::choice(const CrashWindow& window) const {
         choice.push_back(static_cast<std::uint16_t>(std::min(candidate, last)));
     }
     if (found != lines.size())
-        return fail(ErrorCode::invalid_argument,
-                    "the token names lines that are not undetermined there: it is of another build");
+        return fail(
+            ErrorCode::invalid_argument,
+            "the token names lines that are not undetermined there: it is of another build");
     return choice;
 }
 
 std::string Token::to_string() const {
-    std::string text = fmt::format("hf1:{}:{:x}:{}", subject, fingerprint,
-                                   platform == Platform::adr ? 'a' : 'e');
+    std::string text =
+        fmt::format("hf1:{}:{:x}:{}", subject, fingerprint, platform == Platform::adr ? 'a' : 'e');
     for (const TokenPart& part : parts) {
         text += fmt::format(":{}:{}:", part.end_event, part.base_is_visible ? 'v' : 'd');
         bool first = true;
@@ -78,10 +78,9 @@ std::string Token::to_string() const {
 
 Result<Token> Token::parse(const std::string& text) {
     const auto broken = [&] {
-        return fail(ErrorCode::invalid_argument,
-                    fmt::format("\"{}\" is no token; one looks like "
-                                "hf1:map_one:5d1c…:a:212:v:3c40=0",
-                                text));
+        return fail(ErrorCode::invalid_argument, fmt::format("\"{}\" is no token; one looks like "
+                                                             "hf1:map_one:5d1c…:a:212:v:3c40=0",
+                                                             text));
     };
     const std::vector<std::string> fields = split(text, ':');
     if (fields.size() < 7 || fields[0] != "hf1" || (fields.size() - 4) % 3 != 0) return broken();

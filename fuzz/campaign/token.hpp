@@ -1,10 +1,11 @@
-// One line that names a state: which subject, which trace, where power failed, and what each line held.
+// One line that names a state: which subject, which trace, where power failed, and what each line
+// held.
 //
 //     hf1:SUBJECT:FINGERPRINT:PLATFORM:EVENT:BASE:LINE=CANDIDATE,…[:EVENT:BASE:LINE=CANDIDATE,…]
 //
-// FINGERPRINT is the trace's, in hexadecimal, so that a token of another build is noticed. BASE says
-// what lines hold that are not named: `v` what was visible, `d` what was durable. A second part is a
-// crash in the recovery of the first.
+// FINGERPRINT is the trace's, in hexadecimal, so that a token of another build is noticed. BASE
+// says what lines hold that are not named: `v` what was visible, `d` what was durable. A second
+// part is a crash in the recovery of the first.
 #pragma once
 
 #include <cstdint>
@@ -12,9 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "holdfast/crash.hpp"
-#include "explore/crash_windows.hpp"
 #include "explore/choose_states.hpp"
+#include "explore/crash_windows.hpp"
+#include "holdfast/crash.hpp"
 
 namespace holdfast::crash {
 

@@ -73,7 +73,6 @@ class Worker {
         if (!image) return std::unexpected(image.error());
         auto judge = StateJudge::create(subject_, *image);
         if (!judge) return std::unexpected(judge.error());
-        constexpr std::size_t kLineLimit = 1024;
         CrashWindows windows(run_.trace, run_.initial_image, options_.platform, kLineLimit);
         const WindowObserver observer{
             .before_state = [this](std::string& text) { return before_state(text); },
@@ -173,8 +172,8 @@ class Foreman {
                 board_->stop = true;
             }
             if (options_.progress)
-                options_.progress({board_->states, windows_done_, windows_ / options_.shards,
-                                   violations_});
+                options_.progress(
+                    {board_->states, windows_done_, windows_ / options_.shards, violations_});
         }
         for (Job& job : jobs_) {
             if (job.process > 0) {
@@ -216,7 +215,8 @@ class Foreman {
     }
 
     bool any_running() const {
-        return std::any_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return job.pipe >= 0; });
+        return std::any_of(jobs_.begin(), jobs_.end(),
+                           [](const Job& job) { return job.pipe >= 0; });
     }
 
     Result<void> wait_for_news() {
@@ -268,17 +268,17 @@ class Foreman {
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
         const Slot& slot = board_->slots[index];
         if (slot.started_ns == 0)
-            return fail(ErrorCode::io,
-                        fmt::format("a worker ended between two states, with {}",
-                                    describe_end(status)));
+            return fail(ErrorCode::io, fmt::format("a worker ended between two states, with {}",
+                                                   describe_end(status)));
         const std::uint64_t window = slot.window;
         const std::string how =
             job.killed_for_time
                 ? fmt::format("the check did not end within {} s", options_.seconds_per_check)
                 : fmt::format("the check ended with {}", describe_end(status));
         job.ended.push_back({window, slot.state - 1, how});
-        const auto in_window = std::count_if(job.ended.begin(), job.ended.end(),
-                                             [&](const Ended& each) { return each.window == window; });
+        const auto in_window =
+            std::count_if(job.ended.begin(), job.ended.end(),
+                          [&](const Ended& each) { return each.window == window; });
         if (static_cast<std::size_t>(in_window) > kEndedPerWindow) {
             WindowResult given_up;
             given_up.number = window;

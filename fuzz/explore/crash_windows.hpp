@@ -1,9 +1,9 @@
 // The crash windows of a trace: stretches between two moments at which something becomes durable.
 //
-// Within a window the set of contents that a crash may leave only grows with each store, so that the
-// set at its end is that of all its crash points: exploring windows is exploring every event. What a
-// window has in common with the one before it is counted there, unless an acknowledgement in between
-// has made the judge stricter.
+// Within a window the set of contents that a crash may leave only grows with each store, so that
+// the set at its end is that of all its crash points: exploring windows is exploring every event.
+// What a window has in common with the one before it is counted there, unless an acknowledgement in
+// between has made the judge stricter.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +17,9 @@
 #include "trace/trace.hpp"
 
 namespace holdfast::crash {
+
+// Candidates of one line that are listed at most: the same wherever a token is made or read.
+inline constexpr std::size_t kLineLimit = 256;
 
 struct PendingLine {
     LineNumber line = 0;

@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::string_view kScratchPrefix = "holdfast-crash-";
 
-// What the child says: 0 and nothing, or an error's code and message.
+// What the child says: 0 and its answer, or an error's code and message.
 void write_all(int file, const void* data, std::size_t size) {
     const auto* at = static_cast<const char*>(data);
     while (size != 0) {
@@ -79,18 +79,29 @@ pid_t fork_child(const std::function<void()>& work) {
 
 Result<void> run_in_child(const std::string& what, double seconds,
                           const std::function<Result<void>()>& work) {
+    auto answer = run_in_child_with_answer(what, seconds, [&]() -> Result<std::string> {
+        if (auto done = work(); !done) return std::unexpected(done.error());
+        return std::string();
+    });
+    if (!answer) return std::unexpected(answer.error());
+    return {};
+}
+
+Result<std::string> run_in_child_with_answer(const std::string& what, double seconds,
+                                             const std::function<Result<std::string>()>& work) {
     int ends[2];
     if (pipe(ends) != 0) return fail(ErrorCode::io, "no pipe to a child process");
     const pid_t child = fork_child([&] {
         close(ends[0]);
         std::string answer;
         try {
-            const Result<void> done = work();
-            answer = done ? std::string(1, '\0')
+            const Result<std::string> done = work();
+            answer = done ? std::string(1, '\0') + *done
                           : static_cast<char>(1 + static_cast<int>(done.error().code)) +
                                 done.error().message;
         } catch (const std::exception& error) {
-            answer = static_cast<char>(1 + static_cast<int>(ErrorCode::io)) + std::string(error.what());
+            answer =
+                static_cast<char>(1 + static_cast<int>(ErrorCode::io)) + std::string(error.what());
         }
         write_all(ends[1], answer.data(), answer.size());
     });
@@ -111,7 +122,7 @@ Result<void> run_in_child(const std::string& what, double seconds,
                     fmt::format("{} did not end within {} s and was killed", what, seconds));
     if (answer.empty())
         return fail(ErrorCode::io, fmt::format("{} ended with {}", what, describe_end(status)));
-    if (answer[0] == '\0') return {};
+    if (answer[0] == '\0') return answer.substr(1);
     return fail(static_cast<ErrorCode>(answer[0] - 1), answer.substr(1));
 }
 

@@ -12,10 +12,14 @@
 
 namespace holdfast::crash {
 
-// Runs `work` in a child and waits. Its error is the result; an io error says how the child ended if
-// it ended otherwise: by a signal, by an exit, or killed because it took longer than `seconds`.
+// Runs `work` in a child and waits. Its error is the result; an io error says how the child ended
+// if it ended otherwise: by a signal, by an exit, or killed because it took longer than `seconds`.
 Result<void> run_in_child(const std::string& what, double seconds,
                           const std::function<Result<void>()>& work);
+
+// The same for work that has an answer.
+Result<std::string> run_in_child_with_answer(const std::string& what, double seconds,
+                                             const std::function<Result<std::string>()>& work);
 
 // A child that dies with this process and does not run its exit handlers.
 pid_t fork_child(const std::function<void()>& work);

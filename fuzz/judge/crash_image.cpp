@@ -21,14 +21,14 @@ Result<CrashImage> CrashImage::create(std::span<const std::byte> content) {
     image.file_ = memfd_create("holdfast-crash", 0);
     const auto size = static_cast<off_t>(content.size());
     if (image.file_ < 0 || ftruncate(image.file_, size) != 0)
-        return fail(ErrorCode::io, fmt::format("no memory for an image of the pool: {}",
-                                               std::strerror(errno)));
+        return fail(ErrorCode::io,
+                    fmt::format("no memory for an image of the pool: {}", std::strerror(errno)));
     // Past the interposed mmap: these are the harness's own stores.
-    void* const at = raw_mmap(nullptr, content.size(), PROT_READ | PROT_WRITE, MAP_SHARED,
-                              image.file_, 0);
+    void* const at =
+        raw_mmap(nullptr, content.size(), PROT_READ | PROT_WRITE, MAP_SHARED, image.file_, 0);
     if (at == MAP_FAILED)
-        return fail(ErrorCode::io, fmt::format("cannot map an image of the pool: {}",
-                                               std::strerror(errno)));
+        return fail(ErrorCode::io,
+                    fmt::format("cannot map an image of the pool: {}", std::strerror(errno)));
     image.mapped_ = static_cast<std::byte*>(at);
     image.base_.assign(content.begin(), content.end());
     std::memcpy(image.mapped_, content.data(), content.size());

@@ -1,5 +1,6 @@
-// A pool's image in memory, patched to a state and put back, at a cost that follows what differs and
-// not the pool's size. The file has no name: nothing is left of it, whatever becomes of the process.
+// A pool's image in memory, patched to a state and put back, at a cost that follows what differs
+// and not the pool's size. The file has no name: nothing is left of it, whatever becomes of the
+// process.
 #pragma once
 
 #include <cstddef>

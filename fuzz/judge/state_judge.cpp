@@ -74,8 +74,7 @@ std::string StateJudge::judge(const Patches& patches, const Moment& moment,
 }
 
 std::string StateJudge::judge_reading(const Patches& patches, const Moment& moment,
-                                      const ReadSet::Lines& lines,
-                                      std::vector<LineNumber>* read) {
+                                      const ReadSet::Lines& lines, std::vector<LineNumber>* read) {
     std::vector<std::uint64_t> pages;
     for (const auto& [line, bytes] : lines)
         if (pages.empty() || pages.back() != line * kLineBytes / kPage)

@@ -25,7 +25,7 @@ class MarkedOperations final : public Operations {
 };
 
 Result<std::vector<std::byte>> read_file(const std::string& path) {
-    struct stat status {};
+    struct stat status{};
     if (stat(path.c_str(), &status) != 0) return std::vector<std::byte>{};
     std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
     std::ifstream file(path, std::ios::binary);
@@ -81,13 +81,13 @@ Result<TracedRun> trace_run(Subject& subject, double seconds) {
     if (folder.path().empty())
         return fail(ErrorCode::io, "cannot make a folder in /dev/shm for the subject's pool");
     const std::string path = folder.path() + "/pool";
-    if (auto done = run_in_child("the set-up", seconds, [&] { return subject.set_up(path); }); !done)
+    if (auto done = run_in_child("the set-up", seconds, [&] { return subject.set_up(path); });
+        !done)
         return std::unexpected(done.error());
     auto image = read_file(path);
     if (!image) return std::unexpected(image.error());
-    auto trace = trace_process(path, seconds, [&](Operations& operations) {
-        return subject.run(path, operations);
-    });
+    auto trace = trace_process(
+        path, seconds, [&](Operations& operations) { return subject.run(path, operations); });
     if (!trace) return std::unexpected(trace.error());
     if (trace->stores() == 0)
         return fail(ErrorCode::invalid_argument,

@@ -30,8 +30,8 @@ void PersistencyModel::apply(const Piece& piece, LineBytes& bytes) {
 }
 
 void PersistencyModel::store(ThreadIndex thread, std::uint64_t offset,
-                             std::span<const std::byte> bytes, bool non_temporal,
-                             EventIndex event, std::span<const std::byte> initial_image) {
+                             std::span<const std::byte> bytes, bool non_temporal, EventIndex event,
+                             std::span<const std::byte> initial_image) {
     LineNumber last = ~LineNumber{0};
     for (std::uint64_t at = 0; at < bytes.size();) {
         const std::uint64_t place = offset + at;
@@ -68,8 +68,7 @@ void PersistencyModel::flush(ThreadIndex thread, std::uint64_t offset, std::uint
         const bool has_dirty = std::any_of(line.pieces.begin(), line.pieces.end(), [](auto& piece) {
             return !piece.durable && !piece.non_temporal;
         });
-        if (has_dirty)
-            writebacks_[thread].push_back({number, line.folded + line.pieces.size()});
+        if (has_dirty) writebacks_[thread].push_back({number, line.folded + line.pieces.size()});
     }
 }
 

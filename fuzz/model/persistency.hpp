@@ -4,9 +4,9 @@
 // `candidates()` what each of them may hold. A crash keeps one candidate of each line, lines
 // independently of one another: the states of a crash point are the product.
 //
-// The rules, and where they come from (Px86: Raad, Wickerson, Neiger, Vafeiadis, POPL'20; Khyzha and
-// Lahav, POPL'21; non-temporal stores: Raad, Maranget, Vafeiadis, POPL'22; Intel SDM vol. 1, 11.12
-// and vol. 2, CLWB, CLFLUSHOPT, SFENCE):
+// The rules, and where they come from (Px86: Raad, Wickerson, Neiger, Vafeiadis, POPL'20; Khyzha
+// and Lahav, POPL'21; non-temporal stores: Raad, Maranget, Vafeiadis, POPL'22; Intel SDM vol.
+// 1, 11.12 and vol. 2, CLWB, CLFLUSHOPT, SFENCE):
 //   P1 An aligned store of at most 8 bytes reaches the medium whole; a wider or a misaligned one
 //      is several pieces, split at 8-byte alignment, in no order among themselves.
 //   P2 Stores to one line reach the medium in their order: what a crash keeps of a line is a prefix

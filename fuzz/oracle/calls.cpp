@@ -11,9 +11,9 @@ namespace holdfast::oracle {
 using Verb = Call::Verb;
 
 std::string Call::to_string() const {
-    constexpr std::array kNames = {"create",     "rename", "remove",  "map",  "map_lazy",
-                                   "map_shared", "unmap",  "protect", "write", "grow",
-                                   "release_limbo"};
+    constexpr std::array kNames = {"create",   "rename",     "remove",       "map",
+                                   "map_lazy", "map_shared", "unmap",        "protect",
+                                   "write",    "grow",       "release_limbo"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }

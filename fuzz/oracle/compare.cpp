@@ -121,13 +121,13 @@ std::vector<std::string> broken_invariants(const Store& store) {
         broken.push_back(fmt::format("{}: {}{}{}", finding.what, finding.space,
                                      finding.space.empty() ? "" : ": ", finding.detail));
     }
-    const std::uint64_t sum = report.frames_reachable + report.frames_limbo +
-                              report.frames_building + report.frames_free;
+    const std::uint64_t sum =
+        report.frames_reachable + report.frames_limbo + report.frames_building + report.frames_free;
     if (sum != report.frames_total)
-        broken.push_back(fmt::format(
-            "I4 account: {} reachable + {} limbo + {} building + {} free is not {}",
-            report.frames_reachable, report.frames_limbo, report.frames_building,
-            report.frames_free, report.frames_total));
+        broken.push_back(
+            fmt::format("I4 account: {} reachable + {} limbo + {} building + {} free is not {}",
+                        report.frames_reachable, report.frames_limbo, report.frames_building,
+                        report.frames_free, report.frames_total));
     return broken;
 }
 

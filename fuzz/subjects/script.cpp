@@ -33,11 +33,16 @@ std::optional<std::uint64_t> number_of(std::string text) {
 std::optional<Protection> protection_of(const std::string& text) {
     std::uint8_t bits = 0;
     for (const char letter : text) {
-        if (letter == 'r') bits |= 1;
-        else if (letter == 'w') bits |= 2;
-        else if (letter == 'x') bits |= 4;
-        else if (letter == 'u') bits |= 8;
-        else return std::nullopt;
+        if (letter == 'r')
+            bits |= 1;
+        else if (letter == 'w')
+            bits |= 2;
+        else if (letter == 'x')
+            bits |= 4;
+        else if (letter == 'u')
+            bits |= 8;
+        else
+            return std::nullopt;
     }
     return Protection(bits);
 }

@@ -87,10 +87,11 @@ const oracle::Model* find_equal(const Store& store, const std::vector<oracle::Mo
         if (differences.empty()) return &models[i];
         if (differences.size() >= fewest) continue;
         fewest = differences.size();
-        *difference = fmt::format(
-            "neither before nor after; from {}: {}",
-            i + 1 == models.size() ? "after" : i == 0 ? "before" : "in between",
-            joined(differences));
+        *difference = fmt::format("neither before nor after; from {}: {}",
+                                  i + 1 == models.size() ? "after"
+                                  : i == 0               ? "before"
+                                                         : "in between",
+                                  joined(differences));
         if (models.size() == 1) *difference = "not what was acknowledged: " + joined(differences);
     }
     return nullptr;
@@ -109,8 +110,8 @@ StoreWorkload::StoreWorkload(Script script) : script_(std::move(script)) {
 
 Result<void> StoreWorkload::set_up(const std::string& path) {
     if (script_.crashes_creation) return {};
-    auto created = Store::create(
-        path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
+    auto created =
+        Store::create(path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
     if (!created) return std::unexpected(created.error());
     std::optional<Store> store = std::move(*created);
     return run_steps(store, path, script_.set_up, nullptr);
@@ -120,8 +121,8 @@ Result<void> StoreWorkload::run(const std::string& path, Operations& operations)
     std::optional<Store> store;
     if (script_.crashes_creation) {
         operations.begin();
-        auto created = Store::create(
-            path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
+        auto created =
+            Store::create(path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
         if (!created) return std::unexpected(created.error());
         store = std::move(*created);
         operations.acknowledge();
@@ -135,8 +136,7 @@ Result<void> StoreWorkload::run(const std::string& path, Operations& operations)
 
 std::string StoreWorkload::check(const std::string& path, const Moment& moment) {
     auto store = Store::open(path, kOpen);
-    const bool creating =
-        script_.crashes_creation && moment.acknowledged == 0;
+    const bool creating = script_.crashes_creation && moment.acknowledged == 0;
     if (!store) {
         // A store whose making was interrupted is refused; that is all it may be.
         if (creating && store.error().code != ErrorCode::io) return {};

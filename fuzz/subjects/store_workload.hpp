@@ -1,9 +1,9 @@
 // A holdfast store as a subject of the crash harness: calls of the API, judged by the model.
 //
-// After each crash: the store opens; every space is as before or as after the call in flight, whatever
-// was acknowledged is there (oracle/compare.hpp); every invariant of `verify` holds and the frames add
-// up; then it goes on working, nothing that an interrupted call had reserved stays behind, and it
-// still agrees.
+// After each crash: the store opens; every space is as before or as after the call in flight,
+// whatever was acknowledged is there (oracle/compare.hpp); every invariant of `verify` holds and
+// the frames add up; then it goes on working, nothing that an interrupted call had reserved stays
+// behind, and it still agrees.
 #pragma once
 
 #include <string>

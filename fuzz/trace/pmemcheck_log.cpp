@@ -33,10 +33,9 @@ std::string to_pmemcheck_log(const Trace& trace, const std::string& pool_path) {
                 }
                 // pmreorder knows no non-temporal stores: they are durable with the next fence.
                 if (event.kind == EventKind::store_non_temporal)
-                    log +=
-                        fmt::format("|FLUSH;{:#x};{:#x}", kBase + event.offset / 64 * 64,
-                                    (event.offset + event.size + 63) / 64 * 64 -
-                                        event.offset / 64 * 64);
+                    log += fmt::format(
+                        "|FLUSH;{:#x};{:#x}", kBase + event.offset / 64 * 64,
+                        (event.offset + event.size + 63) / 64 * 64 - event.offset / 64 * 64);
                 break;
             }
             case EventKind::flush:

@@ -61,8 +61,9 @@ std::string Symbols::name(std::uint64_t address) const {
     std::string text = function != nullptr ? demangled(function) : fmt::format("{:#x}", address);
     int line = 0;
     Dwfl_Line* const source = dwfl_module_getsrc(module, address);
-    const char* const file =
-        source == nullptr ? nullptr : dwfl_lineinfo(source, nullptr, &line, nullptr, nullptr, nullptr);
+    const char* const file = source == nullptr
+                                 ? nullptr
+                                 : dwfl_lineinfo(source, nullptr, &line, nullptr, nullptr, nullptr);
     const auto base_name = [](const char* path) {
         const char* const slash = std::strrchr(path, '/');
         return slash == nullptr ? path : slash + 1;
@@ -70,8 +71,9 @@ std::string Symbols::name(std::uint64_t address) const {
     if (file != nullptr)
         text += fmt::format(" ({}:{})", base_name(file), line);
     else
-        text += fmt::format(" ({})", base_name(dwfl_module_info(module, nullptr, nullptr, nullptr,
-                                                                nullptr, nullptr, nullptr, nullptr)));
+        text +=
+            fmt::format(" ({})", base_name(dwfl_module_info(module, nullptr, nullptr, nullptr,
+                                                            nullptr, nullptr, nullptr, nullptr)));
     return text;
 }
 

@@ -115,8 +115,8 @@ Result<Trace> Trace::parse(std::span<const std::byte> bytes, const std::string& 
         if (!known) return broken("it holds an event of an unknown kind");
         const bool in_pool = is_store(record.kind) || record.kind == EventKind::flush ||
                              record.kind == EventKind::flush_now;
-        if (in_pool && (record.offset > head.pool_bytes ||
-                        record.size > head.pool_bytes - record.offset))
+        if (in_pool &&
+            (record.offset > head.pool_bytes || record.size > head.pool_bytes - record.offset))
             return broken("it holds an event outside the pool");
         Event event{.kind = record.kind,
                     .thread = record.thread,

@@ -1,6 +1,6 @@
-// libpmem's functions, seen from both sides: everything that flushes, fences or copies to persistent
-// memory, libpmemobj included, passes through here in a program that this is linked into (or preloaded
-// to), and an observer may watch it or take its place.
+// libpmem's functions, seen from both sides: everything that flushes, fences or copies to
+// persistent memory, libpmemobj included, passes through here in a program that this is linked into
+// (or preloaded to), and an observer may watch it or take its place.
 #pragma once
 
 #include <cstddef>

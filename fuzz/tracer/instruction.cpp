@@ -74,8 +74,8 @@ MemoryAccess decode(const void* instruction) {
         const unsigned char last = byte[two_bytes ? 1 : vex ? 2 : 3];
         const bool map_1 = two_bytes || (byte[1] & (evex ? 0x07 : 0x1f)) == 1;
         const unsigned char opcode = byte[two_bytes ? 2 : vex ? 3 : 4];
-        const std::size_t width = evex ? std::size_t{16} << (last >> 5 & 3)
-                                       : std::size_t{16} << (last >> 2 & 1);
+        const std::size_t width =
+            evex ? std::size_t{16} << (last >> 5 & 3) : std::size_t{16} << (last >> 2 & 1);
         const unsigned char kind = evex ? byte[2] & 3 : last & 3;  // pp: 2 and 3 are scalar moves
         access.is_non_temporal = map_1 && is_vector_non_temporal(opcode);
         const bool whole = opcode != 0x11 || kind < 2;

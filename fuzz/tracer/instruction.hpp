@@ -1,5 +1,5 @@
-// As much of x86-64's instruction format as the tracer needs: is this a fence, is it non-temporal, and
-// how many bytes does it store or load?
+// As much of x86-64's instruction format as the tracer needs: is this a fence, is it non-temporal,
+// and how many bytes does it store or load?
 //
 // Source: Intel SDM vol. 2, chapter 2 (prefixes, REX, VEX, EVEX) and appendix A (opcode map).
 #pragma once

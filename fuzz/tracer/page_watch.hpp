@@ -1,8 +1,9 @@
-// Which pages of the watched pool a piece of code writes, and which of some chosen pages it touches at
-// all: what a judge has dirtied must be put back, and lines that it never reads need not be explored.
+// Which pages of the watched pool a piece of code writes, and which of some chosen pages it touches
+// at all: what a judge has dirtied must be put back, and lines that it never reads need not be
+// explored.
 //
-// A page faults once: it is noted and opened. Pages that were written again and again are opened ahead
-// and counted as written, which is cheaper than the fault.
+// A page faults once: it is noted and opened. Pages that were written again and again are opened
+// ahead and counted as written, which is cheaper than the fault.
 #pragma once
 
 #include <cstdint>

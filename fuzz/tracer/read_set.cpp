@@ -35,8 +35,9 @@ Step step_now;
 // The bytes [begin, end) of the pool, line by line.
 template <typename Note>
 void for_each_line(std::uint64_t begin, std::uint64_t end, const Note& note) {
-    auto line = std::lower_bound(lines.begin(), lines.end(), begin / kLineBytes,
-                                 [](const Line& one, LineNumber number) { return one.number < number; });
+    auto line =
+        std::lower_bound(lines.begin(), lines.end(), begin / kLineBytes,
+                         [](const Line& one, LineNumber number) { return one.number < number; });
     for (; line != lines.end() && line->number * kLineBytes < end; ++line) {
         const std::uint64_t start = line->number * kLineBytes;
         const std::uint64_t first = std::max(begin, start) - start;
@@ -57,8 +58,7 @@ void note_read(std::uint64_t begin, std::uint64_t size) {
 }
 
 void note_written(std::uint64_t begin, std::uint64_t size) {
-    for_each_line(begin, begin + size,
-                  [](Line& line, std::uint64_t mask) { line.open &= ~mask; });
+    for_each_line(begin, begin + size, [](Line& line, std::uint64_t mask) { line.open &= ~mask; });
 }
 
 bool open_page(const void* address) {
@@ -82,8 +82,7 @@ bool is_interesting(const std::byte* page) {
 void on_trap(int, siginfo_t*, void* context) {
     set_single_step(context, false);
     for (std::size_t i = 0; i < step_now.page_count; ++i)
-        if (is_interesting(step_now.pages[i]))
-            raw_mprotect(step_now.pages[i], kPage, PROT_NONE);
+        if (is_interesting(step_now.pages[i])) raw_mprotect(step_now.pages[i], kPage, PROT_NONE);
     step_now.page_count = 0;
 }
 
@@ -108,7 +107,7 @@ void ReadSet::begin(const Lines& of) {
     lines.clear();
     for (const auto& [number, bytes] : of) lines.push_back({.number = number, .open = bytes});
     step_now.page_count = 0;
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_sigaction = on_trap;
     action.sa_flags = SA_SIGINFO;
     sigaction(SIGTRAP, &action, &previous);

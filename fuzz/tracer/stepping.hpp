@@ -1,5 +1,5 @@
-// One instruction at a time over protected pages: pages that a fault opens are closed again after the
-// instruction that faulted.
+// One instruction at a time over protected pages: pages that a fault opens are closed again after
+// the instruction that faulted.
 #pragma once
 
 namespace holdfast::crash {

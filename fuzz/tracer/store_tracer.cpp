@@ -121,8 +121,7 @@ struct Stack {
 
     // From the frame that contains `innermost` (a place in the code) outwards.
     explicit Stack(const void* innermost) {
-        count = static_cast<std::size_t>(
-            backtrace(frames.data(), static_cast<int>(frames.size())));
+        count = static_cast<std::size_t>(backtrace(frames.data(), static_cast<int>(frames.size())));
         const auto found = std::find(frames.begin(), frames.begin() + count, innermost);
         if (found == frames.begin() + count) {
             frames[0] = const_cast<void*>(innermost);
@@ -265,9 +264,9 @@ class Recorder final : public BoundaryObserver {
         raw_mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ);
         const std::uint64_t offset = mapping->offset_of(destination);
         const bool flushes = (flags & PMEM_F_MEM_NOFLUSH) == 0;
-        const bool cached = (flags & (PMEM_F_MEM_TEMPORAL | PMEM_F_MEM_WB)) != 0 ||
-                            ((flags & (PMEM_F_MEM_NONTEMPORAL | PMEM_F_MEM_WC)) == 0 &&
-                             size < kMovntThreshold);
+        const bool cached =
+            (flags & (PMEM_F_MEM_TEMPORAL | PMEM_F_MEM_WB)) != 0 ||
+            ((flags & (PMEM_F_MEM_NONTEMPORAL | PMEM_F_MEM_WC)) == 0 && size < kMovntThreshold);
         if (!flushes || cached) {
             record(EventKind::store, offset, size, destination, stack.addresses());
             if (flushes) record(EventKind::flush, offset, size, nullptr, stack.addresses());
@@ -318,16 +317,17 @@ Result<void> StoreTracer::start(const std::string& path, TraceBuffer& new_buffer
 
     for (auto& thread : threads) thread = 0;
     buffer = &new_buffer;
-    struct sigaction trap {};
+    struct sigaction trap{};
     trap.sa_sigaction = on_trap;
     trap.sa_flags = SA_SIGINFO;
     sigaction(SIGTRAP, &trap, &previous_trap);
-    struct sigaction stop_action {};
+    struct sigaction stop_action{};
     stop_action.sa_handler = halt;
     stop_action.sa_flags = SA_RESTART;
     sigaction(kStopSignal, &stop_action, &previous_stop);
     pool::FaultDispatcher::subscribe(on_fault);
-    if (auto watched = WatchedPool::watch(path, {.mapped = mapped, .unmapped = nullptr}); !watched) {
+    if (auto watched = WatchedPool::watch(path, {.mapped = mapped, .unmapped = nullptr});
+        !watched) {
         stop();
         return watched;
     }
@@ -343,8 +343,7 @@ void StoreTracer::stop() {
     WatchedPool::unwatch();
     pool::FaultDispatcher::unsubscribe(on_fault);
     record_modules();
-    buffer->head().tracing_ns =
-        static_cast<std::uint64_t>(std::chrono::nanoseconds(spent).count());
+    buffer->head().tracing_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(spent).count());
     buffer->head().complete = buffer->full() ? 0 : 1;
     buffer = nullptr;
     sigaction(SIGTRAP, &previous_trap, nullptr);

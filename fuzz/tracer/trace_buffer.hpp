@@ -1,5 +1,5 @@
-// A trace file under construction in shared memory: whoever maps it has all events so far, also after
-// the traced process was killed. Appending is async-signal-safe and not thread-safe.
+// A trace file under construction in shared memory: whoever maps it has all events so far, also
+// after the traced process was killed. Appending is async-signal-safe and not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,7 @@ class TraceBuffer {
     TraceHead& head() { return *reinterpret_cast<TraceHead*>(memory_.data()); }
 
     // False if there is no room: the trace ends there and is not complete.
-    bool append(const EventRecord& record, const void* data,
-                std::span<const std::uint64_t> stack) {
+    bool append(const EventRecord& record, const void* data, std::span<const std::uint64_t> stack) {
         const std::uint64_t data_bytes =
             has_data(record.kind) ? (std::uint64_t{record.size} + 7) / 8 * 8 : 0;
         const std::uint64_t at = sizeof(TraceHead) + head().events_bytes;

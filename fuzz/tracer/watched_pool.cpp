@@ -27,7 +27,7 @@ std::size_t mapping_count = 0;
 std::uint64_t end_of_mapped = 0;
 
 bool find_file() {
-    struct stat status {};
+    struct stat status{};
     found = stat(watched_path.data(), &status) == 0;
     device = status.st_dev;
     inode = status.st_ino;
@@ -36,15 +36,14 @@ bool find_file() {
 
 bool is_watched(int file) {
     if (!found && !find_file()) return false;
-    struct stat status {};
+    struct stat status{};
     return fstat(file, &status) == 0 && status.st_dev == device && status.st_ino == inode;
 }
 
 void* map(void* address, std::size_t size, int protection, int flags, int file, long offset) {
     void* const at = raw_mmap(address, size, protection, flags, file, offset);
     if (!watching || at == MAP_FAILED || file < 0) return at;
-    const bool writes_through =
-        (protection & PROT_WRITE) != 0 && (flags & MAP_TYPE) != MAP_PRIVATE;
+    const bool writes_through = (protection & PROT_WRITE) != 0 && (flags & MAP_TYPE) != MAP_PRIVATE;
     if (!writes_through || !is_watched(file)) return at;
     if (mapping_count == kMaxMappings) {
         // Stores through it would go unseen, so it must not be.

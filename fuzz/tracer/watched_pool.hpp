@@ -26,7 +26,8 @@ struct PoolMapping {
         return byte >= address && byte < address + size_bytes;
     }
     std::uint64_t offset_of(const void* at) const {
-        return file_offset + static_cast<std::uint64_t>(static_cast<const std::byte*>(at) - address);
+        return file_offset +
+               static_cast<std::uint64_t>(static_cast<const std::byte*>(at) - address);
     }
 };
 

@@ -2,20 +2,20 @@
 //
 // Hand it a subject: how to make a pool, what to do with it, and how to tell whether a pool that a
 // crash left behind is right. The harness runs the subject once and records every store, flush and
-// fence; works out, by the x86 persistency model, every content that a crash may leave on the medium;
-// makes these contents real, one after the other, and has the subject judge each.
+// fence; works out, by the x86 persistency model, every content that a crash may leave on the
+// medium; makes these contents real, one after the other, and has the subject judge each.
 //
 //     class Counter : public crash::Subject { … };          // examples/crash_counter.cpp
 //     auto result = crash::run(Counter{}, {.jobs = 2});
 //     for (const auto& violation : result->violations) std::puts(violation.text.c_str());
 //
-// It works on any code that reaches persistent memory through libpmem or libpmemobj, in a program that
-// links holdfast::crash (which takes the place of libpmem's functions, and of mmap).
+// It works on any code that reaches persistent memory through libpmem or libpmemobj, in a program
+// that links holdfast::crash (which takes the place of libpmem's functions, and of mmap).
 //
 // Thread safety: one campaign at a time in a process, begun while the process has one thread. The
 // subject's functions run in processes of their own, forked for it; they share nothing afterwards.
-// Nothing is left behind in /dev/shm: images have no name there, and what has one goes at the end, at
-// the next campaign if the process was killed.
+// Nothing is left behind in /dev/shm: images have no name there, and what has one goes at the end,
+// at the next campaign if the process was killed.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,8 @@ class Subject {
     virtual std::string name() const = 0;
 
     // Makes the pool at `path`, as it is before the first operation: not traced, taken as durable.
-    // If it makes no file, the run begins with an empty folder (the creation of pools is traced so).
+    // If it makes no file, the run begins with an empty folder (the creation of pools is traced
+    // so).
     virtual Result<void> set_up(const std::string& path) = 0;
     // Opens the pool and does the operations. Must do the same each time.
     virtual Result<void> run(const std::string& path, Operations& operations) = 0;
@@ -120,11 +121,11 @@ struct Violation {
 struct Coverage {
     std::uint64_t first_event = 0, end_event = 0;
     Moment moment;
-    std::uint64_t lines = 0;   // undetermined ones
-    double states = 0;         // reachable in it and not before
-    double relevant = 0;       // of these, different in a line that the check reads
+    std::uint64_t lines = 0;  // undetermined ones
+    double states = 0;        // reachable in it and not before
+    double relevant = 0;      // of these, different in a line that the check reads
     std::uint64_t judged = 0;
-    bool exhaustive = false;   // every relevant one was judged
+    bool exhaustive = false;  // every relevant one was judged
     std::string why_not;
 };
 
@@ -136,14 +137,14 @@ struct Outcome {
     std::uint64_t nested_states = 0;    // of these, crashes of recovery
     std::uint64_t pruned_audited = 0;   // states judged although pruning says they cannot matter
     double seconds = 0;
-    double reachable = 0;               // states altogether
+    double reachable = 0;  // states altogether
     std::vector<Coverage> windows;
     std::vector<Violation> violations;
-    std::uint64_t verdict_hash = 0;     // the same for the same subject, seed and options
+    std::uint64_t verdict_hash = 0;  // the same for the same subject, seed and options
     // Where the workers' time went, in seconds: choosing states, patching images, the subject's
     // check, putting back what it had changed.
     double choose_seconds = 0, patch_seconds = 0, check_seconds = 0, restore_seconds = 0;
-    bool complete = true;               // neither time nor a limit cut it short
+    bool complete = true;  // neither time nor a limit cut it short
 };
 
 // Errors: invalid_argument, io; and what the subject's own set_up and run say.

@@ -34,7 +34,7 @@ void FaultDispatcher::subscribe(Handler handler) {
         Handler none = nullptr;
         if (!slot.compare_exchange_strong(none, handler)) continue;
         if (installed) return;
-        struct sigaction action {};
+        struct sigaction action{};
         action.sa_sigaction = dispatch;
         // A handler may itself touch a protected page (while one store is stepped over another
         // page), so the signal stays unblocked in it.

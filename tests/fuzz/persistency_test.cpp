@@ -1,7 +1,7 @@
 // The persistency model against litmus tests: for each program the exact set of contents that a
 // crash at its end may leave, no more and no fewer. Those named after a figure or example are the
-// ones of the Px86 papers (POPL'20, POPL'21) and of the one on non-temporal stores (POPL'22), run in
-// the interleaving that is written down; the others pin one rule (P1 … P7) each.
+// ones of the Px86 papers (POPL'20, POPL'21) and of the one on non-temporal stores (POPL'22), run
+// in the interleaving that is written down; the others pin one rule (P1 … P7) each.
 #include "model/persistency.hpp"
 
 #include <gmock/gmock.h>

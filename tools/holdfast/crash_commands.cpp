@@ -1,16 +1,17 @@
 // crash run, workloads: the crash harness on holdfast's own workloads.
 #include <holdfast/crash.hpp>
 
-#include <fmt/ranges.h>
-
-#include <cstdio>
+#include <algorithm>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <thread>
 
 #include "arguments.hpp"
 #include "commands.hpp"
 #include "crash_report.hpp"
+#include "judge/traced_run.hpp"
+#include "mutants/systematic.hpp"
 #include "output.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
@@ -64,8 +65,9 @@ Outcome run(const Context& context, const RunArguments& arguments) {
 void declare_run(CLI::App& command, RunArguments& arguments) {
     crash::Options& options = arguments.options;
     options.jobs = std::max(1U, std::thread::hardware_concurrency());
-    command.add_option("--workload", arguments.workload,
-                       "a name (`crash workloads` lists them), mix-SEED, or a file")
+    command
+        .add_option("--workload", arguments.workload,
+                    "a name (`crash workloads` lists them), mix-SEED, or a file")
         ->capture_default_str();
     command.add_option("--states", options.states, "judge at most so many states");
     command
@@ -83,6 +85,80 @@ void declare_run(CLI::App& command, RunArguments& arguments) {
     command.add_flag("--eadr", arguments.eadr, "a platform that saves its caches");
     command.add_flag("--windows", arguments.windows, "show the coverage of each crash window");
     command.add_option("--out", arguments.out, "write the result, as JSON, to a file too");
+}
+
+struct ReplayArguments {
+    std::string token;
+    crash::Options options;
+};
+
+Outcome replay(const Context& context, const ReplayArguments& arguments) {
+    // The workload's name is the token's second field; if it was a file, the file is needed.
+    const auto begin = arguments.token.find(':');
+    const auto end = arguments.token.find(':', begin + 1);
+    if (begin == std::string::npos || end == std::string::npos)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("\"{}\" is no token; `crash run` prints one with each violation",
+                                arguments.token));
+    auto script = load_workload(arguments.token.substr(begin + 1, end - begin - 1));
+    if (!script) return std::unexpected(script.error());
+    crash::StoreWorkload workload(std::move(*script));
+    auto outcome = crash::replay(workload, arguments.token, arguments.options);
+    if (!outcome) return std::unexpected(outcome.error());
+    if (context.json)
+        print_json(json_of(*outcome));
+    else
+        print_text(*outcome, false);
+    return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
+}
+
+struct PlantArguments {
+    std::string workload = "map_one";
+    std::vector<std::string> kinds;
+    bool survivors = false;
+    crash::Options options;
+};
+
+Outcome plant(const Context& context, const PlantArguments& arguments) {
+    auto script = load_workload(arguments.workload);
+    if (!script) return std::unexpected(script.error());
+    crash::StoreWorkload workload(std::move(*script));
+    auto run = crash::trace_run(workload, arguments.options.seconds_per_run);
+    if (!run) return std::unexpected(run.error());
+    std::vector<crash::TraceMutation> mutations;
+    for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i) {
+        const auto kind = static_cast<crash::TraceMutation::Kind>(i);
+        const auto& kinds = arguments.kinds;
+        if (std::find(kinds.begin(), kinds.end(), to_string(kind)) == kinds.end()) continue;
+        const auto places = crash::places_for(run->trace, kind);
+        mutations.insert(mutations.end(), places.begin(), places.end());
+    }
+    Json list = Json::array();
+    std::map<crash::Fate, unsigned> counts;
+    auto planted = crash::plant_everywhere(
+        workload, *run, mutations, arguments.options, [&](const crash::SystematicResult& result) {
+            ++counts[result.fate];
+            const std::string& why =
+                result.fate == crash::Fate::caught ? result.text : result.place;
+            if (context.json)
+                list.push_back({{"mutation", result.mutation.to_string()},
+                                {"fate", to_string(result.fate)},
+                                {"states", result.states},
+                                {"seconds", result.seconds},
+                                {"detail", why}});
+            else if (!arguments.survivors || result.fate != crash::Fate::caught)
+                print("{:<24} {:<10} {:>6} states  {}\n", result.mutation.to_string(),
+                      to_string(result.fate), result.states, why.substr(0, 140));
+        });
+    if (!planted) return std::unexpected(planted.error());
+    if (context.json)
+        print_json(list);
+    else
+        print("{}: {} planted, {} caught, {} redundant, {} harmless, {} unknown\n",
+              arguments.workload, planted->size(), counts[crash::Fate::caught],
+              counts[crash::Fate::redundant], counts[crash::Fate::harmless],
+              counts[crash::Fate::unknown]);
+    return ExitStatus::well;
 }
 
 struct WorkloadsArguments {};
@@ -113,9 +189,37 @@ void add_crash_commands(CLI::App& app, Context& context) {
                               "Explore the crash states of a workload; the exit status is 1 if one "
                               "of them is wrong.",
                               declare_run, run);
+    add_command<ReplayArguments>(
+        *crash, context, "replay", "Judge one state again, which a token names.",
+        [](CLI::App& command, ReplayArguments& arguments) {
+            command.add_option("TOKEN", arguments.token, "as `crash run` prints it")->required();
+        },
+        replay);
+    add_command<PlantArguments>(
+        *crash, context, "plant",
+        "Leave out or misplace every flush, fence and store of a workload, one at a time, and see "
+        "which of these bugs are noticed.",
+        [](CLI::App& command, PlantArguments& arguments) {
+            arguments.kinds = {"drop_flush", "drop_fence"};
+            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
+            arguments.options.depth = 1;
+            command.add_option("--workload", arguments.workload, "as for `crash run`")
+                ->capture_default_str();
+            command.add_option("--kinds", arguments.kinds, "of bugs")
+                ->delimiter(',')
+                ->capture_default_str();
+            command.add_option("--jobs", arguments.options.jobs, "worker processes")
+                ->capture_default_str();
+            command
+                .add_option("--per-window", arguments.options.states_per_window,
+                            "explore a window to the end if it has no more states")
+                ->capture_default_str();
+            command.add_flag("--survivors", arguments.survivors, "show what is not caught only");
+        },
+        plant);
     add_command<WorkloadsArguments>(
-        *crash, context, "workloads", "List the workloads.",
-        [](CLI::App&, WorkloadsArguments&) {}, list_workloads);
+        *crash, context, "workloads", "List the workloads.", [](CLI::App&, WorkloadsArguments&) {},
+        list_workloads);
 }
 
 }  // namespace holdfast::tool

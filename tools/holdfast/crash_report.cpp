@@ -59,10 +59,8 @@ void print_violation(const crash::Violation& violation) {
               line.lost ? "was lost" : "was written back early", line.store);
         for (const std::string& frame : line.stack) print("      {}\n", frame);
     }
-    if (violation.lines.empty() && !violation.token.empty())
-        print("  whichever lines are lost\n");
-    if (!violation.token.empty())
-        print("  holdfast crash replay {}\n", violation.token);
+    if (violation.lines.empty() && !violation.token.empty()) print("  whichever lines are lost\n");
+    if (!violation.token.empty()) print("  holdfast crash replay {}\n", violation.token);
 }
 
 }  // namespace
@@ -102,22 +100,22 @@ Json json_of(const crash::Outcome& outcome) {
 void print_text(const crash::Outcome& outcome, bool every_window) {
     if (every_window)
         for (const crash::Coverage& window : outcome.windows)
-            print("events {:>5} to {:>5}  {} acknowledged{}  {:>3} lines  {:>7.6g} states, {:.6g} "
-                  "relevant, {} judged{}{}\n",
-                  window.first_event, window.end_event, window.moment.acknowledged,
-                  window.moment.in_flight ? "+1" : "  ", window.lines, window.states,
-                  window.relevant, window.judged, window.exhaustive ? "" : ": ",
-                  window.why_not);
+            print(
+                "events {:>5} to {:>5}  {} acknowledged{}  {:>3} lines  {:>7.6g} states, {:.6g} "
+                "relevant, {} judged{}{}\n",
+                window.first_event, window.end_event, window.moment.acknowledged,
+                window.moment.in_flight ? "+1" : "  ", window.lines, window.states, window.relevant,
+                window.judged, window.exhaustive ? "" : ": ", window.why_not);
     for (const crash::Violation& violation : outcome.violations) print_violation(violation);
     if (!outcome.violations.empty()) print("\n");
     print("{}: {} stores, {} flushes, {} fences; {} crash windows, {} explored to the end\n",
-          outcome.subject, outcome.stores, outcome.flushes, outcome.fences,
-          outcome.windows.size(), exhaustive_windows(outcome));
-    print("{} states judged ({} of them crashes of recovery), {:.0f} a second; {} violations; "
-          "verdict {:016x}{}\n",
-          outcome.states, outcome.nested_states, states_per_second(outcome),
-          outcome.violations.size(), outcome.verdict_hash,
-          outcome.complete ? "" : "; cut short");
+          outcome.subject, outcome.stores, outcome.flushes, outcome.fences, outcome.windows.size(),
+          exhaustive_windows(outcome));
+    print(
+        "{} states judged ({} of them crashes of recovery), {:.0f} a second; {} violations; "
+        "verdict {:016x}{}\n",
+        outcome.states, outcome.nested_states, states_per_second(outcome),
+        outcome.violations.size(), outcome.verdict_hash, outcome.complete ? "" : "; cut short");
 }
 
 CrashProgress::CrashProgress(std::string what)
@@ -129,8 +127,9 @@ void CrashProgress::update(const crash::Progress& now) {
     shown_ = true;
     const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
     const std::uint64_t of = std::max<std::uint64_t>(now.windows, 1);
-    fmt::print(stderr, "\r{}: {} of {} windows ({}%), {} states, {:.0f} a second, {} findings\033[K",
-               what_, now.windows_done, now.windows, now.windows_done * 100 / of, now.states,
+    fmt::print(stderr,
+               "\r{}: {} of {} windows ({}%), {} states, {:.0f} a second, {} findings\033[K", what_,
+               now.windows_done, now.windows, now.windows_done * 100 / of, now.states,
                static_cast<double>(now.states) / seconds, now.violations);
     std::fflush(stderr);
 }
