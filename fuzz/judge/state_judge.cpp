@@ -87,10 +87,8 @@ std::string StateJudge::judge_reading(const Patches& patches, const Moment& mome
 
 Result<Trace> StateJudge::trace_recovery(const Patches& patches, double seconds) {
     for (const auto& [line, bytes] : patches) image_->patch(line, bytes);
-    auto trace = trace_process(image_->path(), seconds, [&](Operations&) {
-        PageWatch::stop();  // the child's; what it stores is traced
-        return subject_->recover(image_->path());
-    });
+    auto trace = trace_process(image_->path(), seconds,
+                               [&](Operations&) { return subject_->recover(image_->path()); });
     if (!trace) {
         image_->restore_all();
         return trace;

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "judge/child_process.hpp"
+#include "tracer/page_watch.hpp"
 #include "tracer/store_tracer.hpp"
 
 namespace holdfast::crash {
@@ -55,6 +56,7 @@ Result<Trace> trace_process(const std::string& path, double seconds,
     const std::span<std::byte> memory = shared_memory(kTraceBytes);
     if (memory.empty()) return fail(ErrorCode::io, "no memory for a trace");
     auto done = run_in_child("the traced run", seconds, [&]() -> Result<void> {
+        PageWatch::stop();  // the worker's; here stores are traced instead
         TraceBuffer buffer(memory);
         if (auto started = StoreTracer::start(path, buffer); !started) return started;
         MarkedOperations operations;
