@@ -207,13 +207,13 @@ Result<Outcome> replay(Subject& subject, const std::string& text, const Options&
     if (token->subject != subject.name())
         return fail(ErrorCode::invalid_argument,
                     fmt::format("the token is of {}, not of {}", token->subject, subject.name()));
-    auto traced = trace_run(subject, options.seconds_per_run);
+    auto traced = trace_run(subject, options.seconds_per_run, options.fill);
     if (!traced) return std::unexpected(traced.error());
     return replay_run(subject, *traced, *token, options);
 }
 
 Result<Outcome> run(Subject& subject, const Options& options) {
-    auto traced = trace_run(subject, options.seconds_per_run);
+    auto traced = trace_run(subject, options.seconds_per_run, options.fill);
     if (!traced) return std::unexpected(traced.error());
     return explore(subject, *traced, options);
 }

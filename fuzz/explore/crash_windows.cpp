@@ -23,21 +23,9 @@ double CrashWindow::new_states(const std::vector<std::size_t>& relevant) const {
 
 std::vector<std::uint16_t> CrashWindow::in_program_order(EventIndex before) const {
     std::vector<std::uint16_t> choice(lines.size());
-    for (std::size_t i = 0; i < lines.size(); ++i) {
-        // The last candidate that has only earlier stores in it; it lacks later ones only, if the
-        // list is complete.
-        const auto& candidates = lines[i].candidates;
-        for (std::size_t c = 0; c < candidates.size(); ++c) {
-            const auto& early = candidates[c].early;
-            const auto& missing = candidates[c].missing;
-            const bool nothing_later = early.empty() || early.back() < before;
-            const bool nothing_earlier_lacks = missing.empty() || missing.front() >= before;
-            if (nothing_later && nothing_earlier_lacks) {
-                choice[i] = static_cast<std::uint16_t>(c);
-                break;
-            }
-        }
-    }
+    for (std::size_t i = 0; i < lines.size(); ++i)
+        for (const auto& [event, candidate] : lines[i].history)
+            if (event < before) choice[i] = candidate;
     return choice;
 }
 
@@ -117,8 +105,12 @@ void CrashWindows::make_window() {
     window_.all_new = stricter_since_ || model_.domain() == PersistenceDomain::eadr;
     window_.lines.clear();
     for (const LineNumber number : model_.pending()) {
-        PendingLine line{.line = number, .candidates = {}, .is_new = {}};
+        PendingLine line{.line = number, .candidates = {}, .is_new = {}, .history = {}};
         line.candidates = model_.candidates(number, line_limit_, &line.complete);
+        for (const auto& [event, bytes] : model_.history(number))
+            for (std::size_t i = 0; i < line.candidates.size(); ++i)
+                if (line.candidates[i].bytes == bytes)
+                    line.history.emplace_back(event, static_cast<std::uint16_t>(i));
         for (const Candidate& candidate : line.candidates)
             line.is_new.push_back(!candidate.early.empty() &&
                                   candidate.early.back() >= window_begin_);

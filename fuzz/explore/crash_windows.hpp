@@ -25,6 +25,8 @@ struct PendingLine {
     LineNumber line = 0;
     std::vector<Candidate> candidates;  // first what is durable, last what is visible
     std::vector<bool> is_new;           // has a store of this window in it
+    // Which candidate was visible after each store, in order.
+    std::vector<std::pair<EventIndex, std::uint16_t>> history;
     bool complete = true;               // these are all candidates
 };
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 
 #include "judge/child_process.hpp"
@@ -15,6 +16,9 @@ namespace {
 
 // Reserved, not used: a trace takes what its events need.
 constexpr std::size_t kTraceBytes = std::size_t{2} << 30;
+
+constexpr std::uint64_t kPage = 4096;
+constexpr std::uint64_t kLargestFilled = std::uint64_t{1} << 30;
 
 class MarkedOperations final : public Operations {
   public:
@@ -33,6 +37,24 @@ Result<std::vector<std::byte>> read_file(const std::string& path) {
     file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     if (!file) return fail(ErrorCode::io, fmt::format("cannot read {}", path));
     return bytes;
+}
+
+// The pages of the file, other than these.
+Result<void> fill_unwritten(const std::string& path, const std::vector<std::uint64_t>& written,
+                            std::uint8_t fill) {
+    std::error_code none;
+    const std::uint64_t size = std::filesystem::file_size(path, none);
+    if (none) return {};  // no pool yet
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    const std::string page(kPage, static_cast<char>(fill));
+    for (std::uint64_t number = 0; number < size / kPage; ++number) {
+        if (std::binary_search(written.begin(), written.end(), number)) continue;
+        file.seekp(static_cast<std::streamoff>(number * kPage));
+        file.write(page.data(), kPage);
+    }
+    file.close();
+    if (!file) return fail(ErrorCode::io, fmt::format("cannot fill {}", path));
+    return {};
 }
 
 }  // namespace
@@ -78,14 +100,22 @@ Result<Trace> trace_process(const std::string& path, double seconds,
     return trace;
 }
 
-Result<TracedRun> trace_run(Subject& subject, double seconds) {
+Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std::uint8_t> fill) {
     const ScratchFolder folder;
     if (folder.path().empty())
         return fail(ErrorCode::io, "cannot make a folder in /dev/shm for the subject's pool");
     const std::string path = folder.path() + "/pool";
-    if (auto done = run_in_child("the set-up", seconds, [&] { return subject.set_up(path); });
-        !done)
-        return std::unexpected(done.error());
+    auto set_up = run_in_child("the set-up", seconds, [&]() -> Result<void> {
+        if (!fill) return subject.set_up(path);
+        if (auto watched = PageWatch::start(path, kLargestFilled); !watched) return watched;
+        PageWatch::begin_run({});
+        auto done = subject.set_up(path);
+        const std::vector<std::uint64_t> written = PageWatch::written();
+        PageWatch::stop();
+        if (done) done = fill_unwritten(path, written, *fill);
+        return done;
+    });
+    if (!set_up) return std::unexpected(set_up.error());
     auto image = read_file(path);
     if (!image) return std::unexpected(image.error());
     auto trace = trace_process(

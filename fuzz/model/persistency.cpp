@@ -148,6 +148,20 @@ LineBytes PersistencyModel::visible(LineNumber number) const {
     return bytes;
 }
 
+std::vector<std::pair<EventIndex, LineBytes>> PersistencyModel::history(LineNumber number) const {
+    const Line& line = lines_.at(number);
+    std::vector<std::pair<EventIndex, LineBytes>> seen;
+    LineBytes bytes = line.base;
+    for (const Piece& piece : line.pieces) {
+        apply(piece, bytes);
+        if (!seen.empty() && seen.back().first == piece.event)
+            seen.back().second = bytes;
+        else
+            seen.emplace_back(piece.event, bytes);
+    }
+    return seen;
+}
+
 std::vector<LineNumber> PersistencyModel::known_lines() const {
     std::vector<LineNumber> numbers;
     for (const auto& [number, line] : lines_) numbers.push_back(number);

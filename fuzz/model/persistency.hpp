@@ -33,6 +33,7 @@
 #include <map>
 #include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace holdfast::crash {
@@ -84,6 +85,8 @@ class PersistencyModel {
     // What is durable for certain, and what a load would see; of any line ever stored to.
     LineBytes durable(LineNumber line) const;
     LineBytes visible(LineNumber line) const;
+    // What a load saw after each store to the line that is not durable for certain, in order.
+    std::vector<std::pair<EventIndex, LineBytes>> history(LineNumber line) const;
     // Every line ever stored to, ascending.
     std::vector<LineNumber> known_lines() const;
     // Lines whose durable content may have changed since the last call: ascending, each once.

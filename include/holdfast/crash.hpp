@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,8 @@ struct Options {
     std::uint64_t states = 0;        // at most so many altogether; 0 is no limit
     double seconds = 0;              // at most so long; 0 is no limit
     std::uint64_t seed = 1;          // of samples
+    // Pages that the set-up never wrote hold this byte instead of zeros.
+    std::optional<std::uint8_t> fill;
     unsigned jobs = 1;               // worker processes
     unsigned shard = 0, shards = 1;  // this one of how many that share the work
     unsigned depth = 2;              // 2: recovery is crashed too

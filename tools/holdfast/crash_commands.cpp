@@ -1,4 +1,5 @@
 // crash run, workloads: the crash harness on holdfast's own workloads.
+#include <fmt/ranges.h>
 #include <holdfast/crash.hpp>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "commands.hpp"
 #include "crash_report.hpp"
 #include "judge/traced_run.hpp"
+#include "mutants/mutant_classes.hpp"
 #include "mutants/systematic.hpp"
 #include "output.hpp"
 #include "subjects/store_workload.hpp"
@@ -82,6 +84,11 @@ void declare_run(CLI::App& command, RunArguments& arguments) {
     command.add_option("--depth", options.depth, "2: crash recovery too")
         ->capture_default_str()
         ->check(CLI::Range(1, 2));
+    command
+        .add_option_function<unsigned>(
+            "--fill", [&](unsigned byte) { options.fill = static_cast<std::uint8_t>(byte); },
+            "what pages hold that were never written, instead of 0")
+        ->check(CLI::Range(0, 255));
     command.add_flag("--eadr", arguments.eadr, "a platform that saves its caches");
     command.add_flag("--windows", arguments.windows, "show the coverage of each crash window");
     command.add_option("--out", arguments.out, "write the result, as JSON, to a file too");
@@ -123,7 +130,7 @@ Outcome plant(const Context& context, const PlantArguments& arguments) {
     auto script = load_workload(arguments.workload);
     if (!script) return std::unexpected(script.error());
     crash::StoreWorkload workload(std::move(*script));
-    auto run = crash::trace_run(workload, arguments.options.seconds_per_run);
+    auto run = crash::trace_run(workload, arguments.options.seconds_per_run, {});
     if (!run) return std::unexpected(run.error());
     std::vector<crash::TraceMutation> mutations;
     for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i) {
@@ -159,6 +166,43 @@ Outcome plant(const Context& context, const PlantArguments& arguments) {
               counts[crash::Fate::redundant], counts[crash::Fate::harmless],
               counts[crash::Fate::unknown]);
     return ExitStatus::well;
+}
+
+struct MutantsArguments {
+    std::vector<unsigned> classes;
+    crash::Options options;
+};
+
+Outcome mutants(const Context& context, const MutantsArguments& arguments) {
+    Json list = Json::array();
+    bool all_caught = true;
+    if (!context.json)
+        print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8}  {}\n", "", "class", "planted",
+              "places", "caught", "states", "seconds", "seen by exploring");
+    auto results = crash::run_mutants(
+        arguments.classes, arguments.options, [&](const crash::MutantResult& result) {
+            all_caught = all_caught && result.caught != 0;
+            std::vector<std::string> modes;
+            for (const crash::Exploration mode : result.modes) modes.push_back(to_string(mode));
+            if (context.json)
+                list.push_back({{"class", result.class_number},
+                                {"name", result.class_name},
+                                {"instance", result.instance},
+                                {"planted", result.planted},
+                                {"caught", result.caught},
+                                {"states", result.states},
+                                {"seconds", result.seconds},
+                                {"modes", modes},
+                                {"text", result.text}});
+            else
+                print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8.2f}  {}\n", result.class_number,
+                      result.class_name, result.instance, result.planted, result.caught,
+                      result.states, result.seconds,
+                      result.caught == 0 ? "NOT CAUGHT" : fmt::format("{}", fmt::join(modes, ", ")));
+        });
+    if (!results) return std::unexpected(results.error());
+    if (context.json) print_json({{"classes", list}});
+    return all_caught ? ExitStatus::well : ExitStatus::findings;
 }
 
 struct WorkloadsArguments {};
@@ -217,6 +261,23 @@ void add_crash_commands(CLI::App& app, Context& context) {
             command.add_flag("--survivors", arguments.survivors, "show what is not caught only");
         },
         plant);
+    add_command<MutantsArguments>(
+        *crash, context, "mutants",
+        "Plant the bugs that persistent-memory programs have, class by class, and see whether the "
+        "harness catches them; the exit status is 1 if one is not caught.",
+        [](CLI::App& command, MutantsArguments& arguments) {
+            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
+            arguments.options.states_per_window = 300;
+            command.add_option("--classes", arguments.classes, "by number; all without this")
+                ->delimiter(',')
+                ->check(CLI::Range(1, 26));
+            command.add_option("--jobs", arguments.options.jobs, "worker processes")
+                ->capture_default_str();
+            command.add_option("--per-window", arguments.options.states_per_window,
+                               "explore a window to the end if it has no more states")
+                ->capture_default_str();
+        },
+        mutants);
     add_command<WorkloadsArguments>(
         *crash, context, "workloads", "List the workloads.", [](CLI::App&, WorkloadsArguments&) {},
         list_workloads);
