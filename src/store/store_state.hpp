@@ -62,7 +62,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     space::WriterLock directory_writer;
     mutable std::shared_mutex directory_map;  // over directory()
 
-    // Held while limbo changes, and by `verify`.
+    // Held while limbo or the reference count of a shared frame changes, and by `verify`.
     class CommitLock {
       public:
         explicit CommitLock(StoreState& state) : state_(state) {

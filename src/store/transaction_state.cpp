@@ -510,7 +510,7 @@ Result<void> TransactionState::commit() {
     Result<void> done;
     {
         std::optional<StoreState::CommitLock> commit_lock;
-        if (session_.has_detached()) commit_lock.emplace(*store_);
+        if (session_.needs_commit_lock()) commit_lock.emplace(*store_);
         std::unique_lock<std::shared_mutex> directory_lock;
         if (!names_.empty()) directory_lock = std::unique_lock(store_->directory_map);
         std::vector<std::unique_lock<std::shared_mutex>> name_locks;

@@ -117,39 +117,71 @@ void EditSession::store_metadata(memory::MetadataWords words, std::uint64_t word
     store_undo(words.word1(), load(words.word1()));
 }
 
-Result<void> EditSession::release(FrameNumber frame) {
-    auto metadata = this->metadata(frame);
-    if (!metadata)
-        return fail(ErrorCode::damaged,
-                    fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
-                                memory().pool().path(), frame.value()));
-    const memory::MetadataWords words = memory().metadata(frame);
-    if (metadata->references > 1) {
-        --metadata->references;
-        store_metadata(words, metadata->word0(frame));
-        return {};
-    }
+Result<FrameMetadata> EditSession::metadata_in_use(FrameNumber frame) const {
+    if (const auto metadata = this->metadata(frame); metadata && metadata->kind != FrameKind::free)
+        return *metadata;
+    return fail(ErrorCode::damaged,
+                fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
+                            memory().pool().path(), frame.value()));
+}
+
+Result<void> EditSession::free_with_commit(FrameNumber frame, const FrameMetadata& metadata) {
     if (auto done = services_.allocator.prepare_release(frame); !done) return done;
-    store_metadata(words, FrameMetadata::free_word0(frame, metadata->generation));
+    store_metadata(memory().metadata(frame), FrameMetadata::free_word0(frame, metadata.generation));
     released_.push_back(frame);
     return {};
 }
 
+Result<void> EditSession::release(FrameNumber frame) {
+    const auto metadata = metadata_in_use(frame);
+    if (!metadata) return std::unexpected(metadata.error());
+    // Only one entry names it, which nobody but us can reach: nobody can add another.
+    if (metadata->kind != FrameKind::shared_data && metadata->references == 1)
+        return free_with_commit(frame, *metadata);
+    reference_changes_.push_back({frame, -1});
+    return {};
+}
+
 Result<void> EditSession::add_references(FrameNumber frame, std::uint64_t count) {
-    auto metadata = this->metadata(frame);
-    if (!metadata)
-        return fail(ErrorCode::damaged,
-                    fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
-                                memory().pool().path(), frame.value()));
-    if (metadata->references + count > FrameMetadata::kReferencesMax)
-        return fail(ErrorCode::no_space,
-                    fmt::format("{}: frame {:#x} is mapped {} times, and more than {} are not "
-                                "possible",
-                                memory().pool().path(), frame.value(), metadata->references,
-                                FrameMetadata::kReferencesMax));
-    metadata->references += static_cast<std::uint32_t>(count);
-    metadata->kind = FrameKind::shared_data;
-    store_metadata(memory().metadata(frame), metadata->word0(frame));
+    auto metadata = metadata_in_use(frame);
+    if (!metadata) return std::unexpected(metadata.error());
+    if (metadata->kind != FrameKind::shared_data) {
+        // So far only we can reach it. In this session, it is shared from now on.
+        metadata->kind = FrameKind::shared_data;
+        store_metadata(memory().metadata(frame), metadata->word0(frame));
+    }
+    reference_changes_.push_back({frame, static_cast<std::int64_t>(count)});
+    return {};
+}
+
+// What the changes make of the counts that are committed now, which under the commit lock are those
+// that the commit will replace.
+Result<void> EditSession::settle_reference_changes() {
+    std::sort(reference_changes_.begin(), reference_changes_.end(),
+              [](const ReferenceChange& a, const ReferenceChange& b) { return a.frame < b.frame; });
+    for (auto next = reference_changes_.begin(); next != reference_changes_.end();) {
+        const FrameNumber frame = next->frame;
+        std::int64_t change = 0;
+        for (; next != reference_changes_.end() && next->frame == frame; ++next)
+            change += next->change;
+        if (change == 0) continue;
+        auto metadata = metadata_in_use(frame);
+        if (!metadata) return std::unexpected(metadata.error());
+        const std::int64_t references = metadata->references + change;
+        if (references > FrameMetadata::kReferencesMax)
+            return fail(ErrorCode::no_space,
+                        fmt::format("{}: frame {:#x} is mapped {} times, and more than {} are not "
+                                    "possible",
+                                    memory().pool().path(), frame.value(), metadata->references,
+                                    FrameMetadata::kReferencesMax));
+        // Less than nothing is damage that was there before; `verify` finds what it has cost.
+        if (references <= 0) {
+            if (auto done = free_with_commit(frame, *metadata); !done) return done;
+            continue;
+        }
+        metadata->references = static_cast<std::uint32_t>(references);
+        store_metadata(memory().metadata(frame), metadata->word0(frame));
+    }
     return {};
 }
 
@@ -167,6 +199,8 @@ void EditSession::detach(format::LimboKind kind, const TablePosition& position,
 }
 
 Result<void> EditSession::commit(const pool::Pool::Body& body) {
+    if (!reference_changes_.empty())
+        if (auto done = settle_reference_changes(); !done) return done;
     for (const format::LimboRecord& record : detached_)
         if (auto done = services_.limbo.push(*this, record); !done) return done;
     // Before the commit: word 0 must not become durable without word 1, which its check covers.
@@ -205,6 +239,7 @@ void EditSession::end() {
     taken_.clear();
     released_.clear();
     detached_.clear();
+    reference_changes_.clear();
 }
 
 }  // namespace holdfast::table

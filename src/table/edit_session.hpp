@@ -7,6 +7,12 @@
 //   - more: the frames come from a Build, whose record makes everything in them void until the
 //     commit clears it. So a range operation logs no pages, and its fences do not grow.
 //
+// The words that a session writes are its own until the commit: they belong to frames that it has
+// taken, or to spaces that its owner has locked. A frame of kind `shared_data` belongs to no space,
+// and sessions that hold different ones may change its reference count at the same time. So a
+// session keeps by how much, and the commit adds that to the count that stands there then, under
+// the store's commit lock. Only then is it known whether the frame becomes free.
+//
 // Not thread-safe.
 #pragma once
 
@@ -84,6 +90,8 @@ class EditSession {
     bool is_fresh(FrameNumber frame) const;
     // Drops one reference; with the last one the frame is free after commit and grace period.
     Result<void> release(FrameNumber frame);
+    // For another entry to a frame that an entry of a locked space names. The commit refuses more
+    // than there can be.
     Result<void> add_references(FrameNumber frame, std::uint64_t count);
 
     // --- limbo ---
@@ -92,15 +100,18 @@ class EditSession {
 
     // --- the end ---
     // Makes everything durable in one libpmemobj transaction, in which `body` runs as well.
-    // `exclusive` must be held if has_detached().
+    // The store's commit lock must be held if needs_commit_lock().
     Result<void> commit(const pool::Pool::Body& body);
-    bool has_detached() const { return !detached_.empty(); }
+    bool needs_commit_lock() const { return !detached_.empty() || !reference_changes_.empty(); }
     void abort();
     bool is_idle() const { return writes_.empty() && taken_.empty() && !build_; }
 
   private:
     Result<FrameNumber> next_frame(bool* from_build);
+    Result<format::FrameMetadata> metadata_in_use(FrameNumber frame) const;
     void store_metadata(memory::MetadataWords words, std::uint64_t word0);
+    Result<void> free_with_commit(FrameNumber frame, const format::FrameMetadata& metadata);
+    Result<void> settle_reference_changes();
     template <typename Attempt>
     auto while_room_is_made(std::uint64_t frames, const Attempt& attempt);
     void end();
@@ -115,6 +126,12 @@ class EditSession {
     Frames singles_;   // taken through the undo log
     Frames taken_;     // tables among what was taken, to remember as validated
     Frames released_;  // free after the commit
+    struct ReferenceChange {
+        FrameNumber frame;
+        std::int64_t change = 0;
+    };
+    // Of shared frames, in the order of the calls: a frame may be here several times.
+    boost::container::small_vector<ReferenceChange, 8> reference_changes_;
     std::vector<format::LimboRecord> detached_;
 };
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -35,6 +36,7 @@ TEST(Concurrency, ReadersSeeEachPageWholeOldOrNew) {
     std::atomic<bool> done = false;
     std::atomic<std::uint64_t> seen = 0, absent = 0, wrong = 0;
     std::vector<std::thread> readers;
+    readers.reserve(2);
     for (unsigned reader = 0; reader < 2; ++reader)
         readers.emplace_back([&, reader] {
             std::array<std::byte, kPageSize> page;
@@ -100,6 +102,7 @@ TEST(Concurrency, WritersOnDifferentSpacesDoNotMeet) {
     Store store = pool.create(128_MiB);
     constexpr unsigned kWriters = 4;
     std::vector<std::thread> threads;
+    threads.reserve(kWriters);
     std::atomic<unsigned> wrong = 0;
     for (unsigned writer = 0; writer < kWriters; ++writer)
         threads.emplace_back([&, writer] {
@@ -167,6 +170,184 @@ TEST(Concurrency, ATlbNeverAnswersFromBeforeACompletedUnmap) {
     reader.join();
     EXPECT_EQ(wrong, 0u);
     EXPECT_GT(looked, 0u);
+}
+
+// --- frames that several spaces share ---
+
+// Four spaces; two of them map the same page.
+class SharedFrames : public testing::Test {
+  protected:
+    static constexpr Range kRange{VirtAddr(0x3fff'f000), kPageSize};
+
+    SharedFrames()
+        : store(pool.create(64_MiB)),
+          source(value_of(store.create_space("source"))),
+          other_source(value_of(store.create_space("other source"))),
+          sharer(value_of(store.create_space("sharer"))),
+          other_sharer(value_of(store.create_space("other sharer"))) {
+        must(source.map(kRange, protection::rw));
+        must(other_source.map_shared(kRange, protection::rw, source, kRange));
+    }
+
+    // What `verify` finds and, when nothing is mapped any more, that no frame is lost.
+    void expect_counts_right() {
+        expect_clean(store);
+        for (Space* each : {&source, &other_source, &sharer, &other_sharer})
+            if (each->translate(kRange.start)) must(each->unmap(kRange));
+        value_of(store.release_limbo());
+        expect_clean(store);
+        const VerifyReport report = store.verify();
+        EXPECT_EQ(report.frames_limbo, 0u);
+        // Each space has its record and its root.
+        EXPECT_EQ(report.frames_total - report.frames_free, 2 * 4u);
+    }
+
+    const TemporaryPool pool;
+    Store store;
+    Space source, other_source, sharer, other_sharer;
+};
+
+TEST_F(SharedFrames, TransactionsThatOverlapCountEveryReference) {
+    // Neither of the two holds a space of the other's.
+    Transaction one = store.begin(), other = store.begin();
+    must(one.map_shared(sharer, kRange, protection::rw, source, kRange));
+    must(other.map_shared(other_sharer, kRange, protection::rw, other_source, kRange));
+    must(one.commit());
+    must(other.commit());
+    expect_clean(store);
+
+    one = store.begin(), other = store.begin();
+    must(one.unmap(source, kRange));
+    must(one.unmap(sharer, kRange));
+    must(other.unmap(other_source, kRange));
+    must(other.unmap(other_sharer, kRange));
+    must(other.commit());
+    expect_clean(store);
+    must(one.commit());
+    expect_counts_right();
+}
+
+TEST_F(SharedFrames, AFrameIsFreedByItsLastReferenceAndNoEarlier) {
+    // The page gets another reference between the call that drops one and its commit.
+    Transaction transaction = store.begin();
+    must(transaction.unmap(source, kRange));
+    must(sharer.map_shared(kRange, protection::rw, other_source, kRange));
+    must(transaction.commit());
+    must(other_source.unmap(kRange));
+    ASSERT_TRUE(sharer.translate(kRange.start));
+    expect_clean(store);
+    // And it loses all but one.
+    must(source.map_shared(kRange, protection::rw, sharer, kRange));
+    transaction = store.begin();
+    must(transaction.unmap(source, kRange));
+    must(sharer.unmap(kRange));
+    expect_clean(store);
+    must(transaction.commit());
+    expect_counts_right();
+}
+
+TEST_F(SharedFrames, SeveralCallsOfATransactionAddUp) {
+    Transaction transaction = store.begin();
+    const Range next{kRange.end(), kPageSize};
+    must(transaction.map(source, next, protection::rw));
+    // Pages of before and of this very transaction: shared, passed on, and unmapped by whom they
+    // were first.
+    for (const Range page : {kRange, next}) {
+        must(transaction.map_shared(sharer, page, protection::rw, source, page));
+        must(transaction.unmap(source, page));
+        must(transaction.map_shared(other_sharer, page, protection::rw, sharer, page));
+        must(transaction.unmap(sharer, page));
+        must(transaction.map_shared(sharer, page, protection::r, other_sharer, page));
+    }
+    must(other_source.unmap(kRange));
+    must(transaction.commit());
+    EXPECT_FALSE(source.translate(kRange.start));
+    EXPECT_EQ(sharer.translate(next.start)->physical, other_sharer.translate(next.start)->physical);
+    expect_clean(store);
+    must(sharer.unmap(next));
+    must(other_sharer.unmap(next));
+    expect_counts_right();
+}
+
+TEST_F(SharedFrames, WritersOfDisjointSpacesLoseNoReference) {
+    std::atomic<unsigned> wrong = 0;
+    const auto share = [&](Space space, const Space& from) {
+        for (int round = 0; round < 10 * kRounds; ++round) {
+            if (!space.map_shared(kRange, protection::rw, from, kRange)) ++wrong;
+            // Every other one changes its mind first.
+            Transaction aborted = store.begin();
+            if (!aborted.unmap(space, kRange)) ++wrong;
+            if (round % 2 != 0) aborted.abort();
+            if (!(round % 2 != 0 ? space.unmap(kRange) : aborted.commit())) ++wrong;
+        }
+    };
+    std::thread one(share, sharer, source), other(share, other_sharer, other_source);
+    one.join();
+    other.join();
+    EXPECT_EQ(wrong, 0u);
+    expect_counts_right();
+}
+
+// Pages are mapped, filled with the mark of who owns them, shared, and unmapped by their first
+// owner, directly and by way of limbo, while another shares them: it gets all of them or an error,
+// and nobody else's page, even though a third takes whatever frames become free.
+TEST_F(SharedFrames, ASourceThatIsUnmappedMeanwhileIsSharedWholeOrNotAtAll) {
+    must(source.unmap(kRange));
+    must(other_source.unmap(kRange));
+    constexpr std::uint64_t kOwner = 0x1111, kThird = 0x3333;
+    std::atomic<bool> done = false;
+    std::atomic<std::uint64_t> wrong = 0, shared = 0, refused = 0;
+    const auto map_filled = [&](Space& space, Range range, std::uint64_t mark) {
+        std::array<std::byte, kPageSize> page;
+        fill_page(page, mark);
+        Transaction transaction = store.begin();
+        must(transaction.map(space, range, protection::rw));
+        for (std::uint64_t i = 0; i < range.pages(); ++i)
+            must(transaction.fill(space, range.start + i * kPageSize, page));
+        must(transaction.commit());
+    };
+    // One page; a few, which are unmapped directly; so many that they go to limbo.
+    const auto range_of = [&](std::uint64_t round) {
+        constexpr std::array<std::uint64_t, 3> kPages = {1, 9, 40};
+        return Range{kRange.start, kPages[round % kPages.size()] * kPageSize};
+    };
+    const auto share = [&](Space space, Space from) {
+        for (std::uint64_t round = 0; !done; ++round) {
+            const Range range = range_of(round);
+            if (auto mapped = space.map_shared(range, protection::r, from, range); !mapped) {
+                if (mapped.error().code != ErrorCode::not_mapped) ++wrong;
+                ++refused;
+                continue;
+            }
+            ++shared;
+            for (std::uint64_t i = 0; i < range.pages(); ++i) {
+                std::uint64_t mark = 0;
+                must(space.read(range.start + i * kPageSize,
+                                std::as_writable_bytes(std::span(&mark, 1))));
+                if (mark != kOwner) ++wrong;
+            }
+            must(space.unmap(range));
+        }
+    };
+    std::thread sharing(share, sharer, source), sharing_on(share, other_sharer, sharer);
+    std::thread third([&] {
+        for (std::uint64_t round = 0; !done; ++round) {
+            map_filled(other_source, range_of(round), kThird);
+            must(other_source.unmap(range_of(round)));
+            value_of(store.release_limbo());
+        }
+    });
+    for (std::uint64_t round = 0; round < kRounds || (shared < kRounds && round < 100 * kRounds);
+         ++round) {
+        map_filled(source, range_of(round / 2), kOwner);
+        std::this_thread::yield();
+        must(source.unmap(range_of(round / 2)));
+    }
+    done = true;
+    for (std::thread* each : {&sharing, &sharing_on, &third}) each->join();
+    EXPECT_EQ(wrong, 0u);
+    EXPECT_GT(shared, 0u);
+    expect_counts_right();
 }
 
 }  // namespace
