@@ -100,11 +100,12 @@ int run(int argc, char** argv) {
         if (argument.starts_with(kOut))
             json_path = argument.substr(kOut.size());
         else if (argument.starts_with(kRounds))
-            rounds = std::atoi(argument.substr(kRounds.size()).data());
+            rounds = std::atoi(argv[i] + kRounds.size());
         else
             arguments.emplace_back(argument);
     }
     std::vector<char*> pointers;
+    pointers.reserve(arguments.size() + 1);
     for (std::string& argument : arguments) pointers.push_back(argument.data());
     int count = static_cast<int>(pointers.size());
     pointers.push_back(nullptr);

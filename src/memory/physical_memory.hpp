@@ -118,6 +118,8 @@ class LinkedTables {
           mask_((format::Entry::kFrameMask & ~offset_mask_) | kPlain | format::Entry::kLargePage |
                 format::Entry::kNoExecute),
           expected_((window.first_mark_ << kPageShift) | kPlain),
+          // A number until an entry's offset leads into the window: it may lie outside of it.
+          // NOLINTNEXTLINE(performance-no-int-to-ptr)
           host_(reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(window.host_) -
                                              ((window.first_ - window.first_mark_) << kPageShift))),
           marks_(window.marks_.get()) {}

@@ -43,6 +43,7 @@ Result<std::vector<Annotation>> Annotations::in(table::PageRange range) const {
         if (change->second && change->second->end_page() > range.begin)
             found[change->first] = *change->second;
     std::vector<Annotation> result;
+    result.reserve(found.size());
     for (auto& [first_page, annotation] : found) result.push_back(std::move(annotation));
     return result;
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <tuple>
 
 #include "pool/pool_file.hpp"
 #include "recovery/open_checks.hpp"
@@ -161,7 +162,7 @@ void StoreState::release_some() {
     if (limbo.seems_empty() || (waiting != 0 && waiting < 32)) return;
     const CommitLock lock(*this);
     // What fails here will fail again, and be reported, when somebody needs the frames.
-    (void)limbo.release_one(services);
+    std::ignore = limbo.release_one(services);
 }
 
 Result<std::uint64_t> StoreState::release(std::uint64_t tables) {

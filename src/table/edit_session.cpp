@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "table/limbo_stack.hpp"
 
@@ -57,7 +58,7 @@ Result<FrameNumber> EditSession::next_frame(bool* from_build) {
     *from_build = false;
     // So many frames one by one that a log of them would grow: reserve some at a time.
     if ((!build_ || build_->unused.empty()) && singles_.size() >= 2 * kFewFrames)
-        (void)reserve(16 * kFewFrames);  // if there are not as many, one may still be had
+        std::ignore = reserve(16 * kFewFrames);  // if there are not as many, one may still be had
     if (build_ && !build_->unused.empty()) {
         memory::Extent& extent = build_->unused.front();
         const FrameNumber frame = extent.first;

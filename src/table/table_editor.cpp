@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 namespace holdfast::table {
 
@@ -180,13 +181,14 @@ std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition
                                           PageRange range) const {
     if (position.level == 1) return 0;
     std::uint64_t tables = 0;
-    (void)each_slot(position, range, [&](unsigned slot, PageRange part, bool) -> Result<void> {
-        const Entry entry = session_.load_entry(table, slot);
-        const TablePosition child = position.child(slot);
-        tables +=
-            entry.is_empty() ? tables_for(child, part) : missing_tables(entry.frame(), child, part);
-        return {};
-    });
+    std::ignore =
+        each_slot(position, range, [&](unsigned slot, PageRange part, bool) -> Result<void> {
+            const Entry entry = session_.load_entry(table, slot);
+            const TablePosition child = position.child(slot);
+            tables += entry.is_empty() ? tables_for(child, part)
+                                       : missing_tables(entry.frame(), child, part);
+            return {};
+        });
     return tables;
 }
 
@@ -400,8 +402,8 @@ std::uint64_t TableEditor::copied_tables(FrameNumber table, const TablePosition&
                                          PageRange range) const {
     if (position.level == 1) return 0;
     std::uint64_t tables = 0;
-    (void)each_slot(
-        position, range, [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
+    std::ignore =
+        each_slot(position, range, [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
             const Entry entry = session_.load_entry(table, slot);
             if (!entry.is_table(position.level)) return {};
             tables += (whole ? 1 : 0) + copied_tables(entry.frame(), position.child(slot), part);

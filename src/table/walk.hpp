@@ -103,6 +103,8 @@ template <bool kValidate, Levels kLevels>
     const memory::PhysicalMemory& memory, Root root, VirtAddr address) {
     if (VirtAddr::truncated(address.bits(), kLevels) != address) [[unlikely]]
         return walk_checking(memory, root, address);
+    // A copy, which stays in registers: through a reference it would be loaded again at each level.
+    // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
     const memory::LinkedTables tables = memory.linked_tables();
     Entry entry = root.entry;
 #pragma GCC unroll 5

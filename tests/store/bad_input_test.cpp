@@ -77,7 +77,7 @@ TEST(BadFile, NoPool) {
     const TemporaryPool file;
     std::ofstream(file.path()) << std::string(100'000, 'x');
     expect_refused(file.path(), ErrorCode::not_a_pool, "not a libpmemobj pool");
-    std::ofstream(file.path(), std::ios::trunc);
+    std::filesystem::resize_file(file.path(), 0);
     expect_refused(file.path(), ErrorCode::not_a_pool, "not a libpmemobj pool");
 }
 

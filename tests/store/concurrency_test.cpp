@@ -311,7 +311,7 @@ TEST_F(SharedFrames, ASourceThatIsUnmappedMeanwhileIsSharedWholeOrNotAtAll) {
         constexpr std::array<std::uint64_t, 3> kPages = {1, 9, 40};
         return Range{kRange.start, kPages[round % kPages.size()] * kPageSize};
     };
-    const auto share = [&](Space space, Space from) {
+    const auto share = [&](Space space, const Space& from) {
         for (std::uint64_t round = 0; !done; ++round) {
             const Range range = range_of(round);
             if (auto mapped = space.map_shared(range, protection::r, from, range); !mapped) {

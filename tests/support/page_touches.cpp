@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 
 namespace holdfast::test {
@@ -26,7 +27,8 @@ void on_fault(int signal, siginfo_t* info, void* context) {
     const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
     if (address >= range_begin && address < range_end) {
         ++touched;
-        mprotect(reinterpret_cast<void*>(address & ~(kPage - 1)), kPage, PROT_READ | PROT_WRITE);
+        mprotect(static_cast<char*>(info->si_addr) - address % kPage, kPage,
+                 PROT_READ | PROT_WRITE);
         return;
     }
     if ((previous.sa_flags & SA_SIGINFO) != 0 && previous.sa_sigaction != nullptr) {
@@ -76,8 +78,8 @@ std::uint64_t PageTouches::watched_bytes() const { return range_end - range_begi
 
 extern "C" void* mmap(void* address, std::size_t size_bytes, int protection, int flags, int fd,
                       off_t offset) noexcept {
-    void* const result = reinterpret_cast<void*>(
-        syscall(SYS_mmap, address, size_bytes, protection, flags, fd, offset));
+    void* const result =
+        std::bit_cast<void*>(syscall(SYS_mmap, address, size_bytes, protection, flags, fd, offset));
     holdfast::test::watch(result, size_bytes, fd);
     return result;
 }

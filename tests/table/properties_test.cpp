@@ -256,7 +256,7 @@ TEST_F(Damage, AFreedAndReusedFrameIsNoticed) {
     std::uint64_t* const word = tables.entry(kAddress, 1);
     const std::uint64_t stale = *word;
     must(space.unmap({kAddress, kPageSize}));
-    store.release_limbo();
+    value_of(store.release_limbo());
     *word = stale;
     EXPECT_EQ(fault_at(kAddress), FaultKind::stale_entry);
     // The same frame in use again, elsewhere.
