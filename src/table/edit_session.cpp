@@ -143,7 +143,7 @@ Result<void> EditSession::release(FrameNumber frame) {
     return {};
 }
 
-Result<void> EditSession::add_references(FrameNumber frame, std::uint64_t count) {
+Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t count) {
     auto metadata = metadata_in_use(frame);
     if (!metadata) return std::unexpected(metadata.error());
     if (metadata->kind != FrameKind::shared_data) {
@@ -152,7 +152,7 @@ Result<void> EditSession::add_references(FrameNumber frame, std::uint64_t count)
         store_metadata(memory().metadata(frame), metadata->word0(frame));
     }
     reference_changes_.push_back({frame, static_cast<std::int64_t>(count)});
-    return {};
+    return TakenFrame{frame, metadata->generation};
 }
 
 // What the changes make of the counts that are committed now, which under the commit lock are those

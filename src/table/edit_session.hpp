@@ -90,9 +90,9 @@ class EditSession {
     bool is_fresh(FrameNumber frame) const;
     // Drops one reference; with the last one the frame is free after commit and grace period.
     Result<void> release(FrameNumber frame);
-    // For another entry to a frame that an entry of a locked space names. The commit refuses more
-    // than there can be.
-    Result<void> add_references(FrameNumber frame, std::uint64_t count);
+    // For other entries to a frame that an entry of a locked space names; their tags want its
+    // generation. The commit refuses more than there can be.
+    Result<TakenFrame> add_references(FrameNumber frame, std::uint64_t count);
 
     // --- limbo ---
     // What the table (or space record) holds is released some time after the commit.

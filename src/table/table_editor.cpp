@@ -213,12 +213,12 @@ Result<void> TableEditor::map_frames(const Place& place, Protection protection,
     if (auto done = reserve_for(place, 0); !done) return done;
     const PageRange range = place.range;
     std::vector<TakenFrame> given;
-    for (std::size_t i = 0; i < frames.size(); ++i) {
+    for (std::size_t i = 0; i < std::min<std::uint64_t>(frames.size(), range.count()); ++i) {
         const std::uint64_t references =
             range.count() / frames.size() + (i < range.count() % frames.size() ? 1 : 0);
-        if (references != 0)
-            if (auto done = session_.add_references(frames[i], references); !done) return done;
-        given.push_back({frames[i], session_.metadata(frames[i])->generation});
+        auto shared = session_.add_references(frames[i], references);
+        if (!shared) return std::unexpected(shared.error());
+        given.push_back(*shared);
     }
     GivenFrames source(range.begin, std::move(given));
     return map_in(place.table, place.position, range, protection, &source);
