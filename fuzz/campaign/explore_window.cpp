@@ -206,7 +206,8 @@ WindowResult WindowExplorer::explore(const CrashWindow& window) {
                                .seed = options_.seed};
     const auto judge = [&](const Choice& choice) { return judge_once(window, choice); };
 
-    if (coverage.states > static_cast<double>(options_.states_per_window)) {
+    const bool may_prune = options_.exploration >= Exploration::sampled;
+    if (may_prune && coverage.states > static_cast<double>(options_.states_per_window)) {
         Relevance relevance = find_relevant(window);
         std::mt19937_64 random(options_.seed * 31 + window.number);
         for (bool more = true; more && observer_.go_on();) {

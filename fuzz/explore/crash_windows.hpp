@@ -27,7 +27,7 @@ struct PendingLine {
     std::vector<bool> is_new;           // has a store of this window in it
     // Which candidate was visible after each store, in order.
     std::vector<std::pair<EventIndex, std::uint16_t>> history;
-    bool complete = true;               // these are all candidates
+    bool complete = true;  // these are all candidates
 };
 
 struct CrashWindow {

@@ -20,9 +20,9 @@ struct TracedRun {
     std::uint64_t fingerprint = 0;
 };
 
-// Sets up and runs the subject in processes of their own, each of which may take `seconds`. Pages of
-// the pool that the set-up never wrote are filled with the byte, if one is given: zeros are what a
-// program most easily takes for sense.
+// Sets up and runs the subject in processes of their own, each of which may take `seconds`. Pages
+// of the pool that the set-up never wrote are filled with the byte, if one is given: zeros are what
+// a program most easily takes for sense.
 Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std::uint8_t> fill);
 
 // Runs `work` in a forked process under the tracer, on a file that may exist already.

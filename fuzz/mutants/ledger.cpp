@@ -76,15 +76,17 @@ struct alignas(64) File {
     std::array<std::byte, 128> journal_count_place;  // where the misaligned one lies over two lines
     std::array<JournalEntry, kJournal> journal;
     std::array<Record, kRecords> records;
+    // Never written: nothing says what is there.
+    alignas(4096) std::uint64_t spare;
 };
 static_assert(sizeof(File) <= kFileBytes);
 
 class OpenLedger {
   public:
     OpenLedger(const std::string& path, bool create, LedgerBug bug) : bug_(bug) {
-        file_ = static_cast<File*>(pmem_map_file(path.c_str(), create ? kFileBytes : 0,
-                                                 create ? PMEM_FILE_CREATE : 0, 0600, &size_,
-                                                 nullptr));
+        file_ =
+            static_cast<File*>(pmem_map_file(path.c_str(), create ? kFileBytes : 0,
+                                             create ? PMEM_FILE_CREATE : 0, 0600, &size_, nullptr));
     }
     ~OpenLedger() {
         if (file_ != nullptr) pmem_unmap(file_, size_);
@@ -112,17 +114,14 @@ class OpenLedger {
     // What is done at each start.
     void recover() {
         UndoLog& log = file_->log;
-        const bool roll_back =
-            bug_ == LedgerBug::inverted_recovery ? log.valid == 0 && log.amount != 0 : log.valid != 0;
+        const bool roll_back = bug_ == LedgerBug::inverted_recovery
+                                   ? log.valid == 0 && log.amount != 0
+                                   : log.valid != 0;
         if (roll_back) {
-            for (unsigned i = 0; i < 2; ++i) {
-                std::uint64_t& value = file_->records[log.slot_of[i] % kRecords].value;
-                // Setting the old values may be repeated; subtracting what was added may not.
-                if (bug_ == LedgerBug::recovery_not_idempotent)
-                    store(value, i == 0 ? value + log.amount : value - log.amount);
-                else
-                    store(value, log.old_value[i]);
-            }
+            // A crash of this leaves the log valid, and the same is done again.
+            if (bug_ == LedgerBug::recovery_not_idempotent) store(log.valid, 0);
+            for (unsigned i = 0; i < 2; ++i)
+                store(file_->records[log.slot_of[i] % kRecords].value, log.old_value[i]);
             if (bug_ != LedgerBug::log_not_reset) store(log.valid, 0);
         }
         store(file_->head.run, file_->head.run + 1);
@@ -136,20 +135,15 @@ class OpenLedger {
             bug_ == LedgerBug::volatile_pointer && file_->pointer.records != 0
                 ? reinterpret_cast<const Record*>(file_->pointer.records)
                 : file_->records.data();
-        if (bug_ == LedgerBug::reads_unwritten) {
-            for (unsigned i = 0; i < kRecords && records[i].key != 0; ++i)
-                if ((file_->published.bitmap >> i & 1) != 0 || records[i].key > 1000)
-                    state.records[records[i].key] = records[i].value;
-        } else {
-            std::uint64_t left = bug_ == LedgerBug::count_apart_from_bitmap
-                                     ? file_->count.records
-                                     : std::uint64_t{kRecords};
-            for (unsigned i = 0; i < kRecords && left > 0; ++i) {
-                if ((file_->published.bitmap >> i & 1) == 0) continue;
-                state.records[records[i].key] = records[i].value;
-                --left;
-            }
+        std::uint64_t left = bug_ == LedgerBug::count_apart_from_bitmap ? file_->count.records
+                                                                        : std::uint64_t{kRecords};
+        for (unsigned i = 0; i < kRecords && left > 0; ++i) {
+            if ((file_->published.bitmap >> i & 1) == 0) continue;
+            state.records[records[i].key] = records[i].value;
+            --left;
         }
+        if (bug_ == LedgerBug::reads_unwritten && file_->spare != 0)
+            state.records[file_->spare] = file_->spare;
         if (bug_ == LedgerBug::misaligned_commit) {
             for (std::uint64_t i = 0; i < journal_count() && i < kJournal; ++i)
                 state.journal.push_back(file_->journal[i].value);
@@ -200,13 +194,12 @@ class OpenLedger {
         const bool logged = bug_ != LedgerBug::torn_pair;
         if (logged) {
             if (log.valid != 0 && bug_ != LedgerBug::never_committed) return false;
-            for (unsigned i = 0; i < 2; ++i) {
-                log.slot_of[i] = slots[i];
-                log.old_value[i] = file_->records[slots[i]].value;
-            }
-            log.amount = amount;
-            pmem_persist(&log, sizeof log);
-            store(log.valid, 1);  // from here on a crash rolls back
+            set(log.amount, amount);
+            for (unsigned i = 0; i < 2; ++i) set(log.slot_of[i], slots[i]);
+            for (unsigned i = 0; i < 2; ++i) set(log.old_value[i], file_->records[slots[i]].value);
+            // One line, whose stores reach the medium in order: if this one is there, all are, and
+            // one flush is enough. From here on a crash rolls back.
+            store(log.valid, 1);
         }
         store(file_->records[slots[0]].value, file_->records[slots[0]].value - amount);
         store(file_->records[slots[1]].value, file_->records[slots[1]].value + amount);
@@ -245,9 +238,13 @@ class OpenLedger {
     }
 
   private:
+    // One word, in this place in the program.
+    static void set(std::uint64_t& word, std::uint64_t value) {
+        *static_cast<volatile std::uint64_t*>(&word) = value;
+    }
     // One word, made durable at once.
     static void store(std::uint64_t& word, std::uint64_t value) {
-        *static_cast<volatile std::uint64_t*>(&word) = value;
+        set(word, value);
         pmem_persist(&word, sizeof word);
     }
 

@@ -21,37 +21,45 @@ namespace holdfast::crash {
 // boundary, and "ledger BUG" for a switch in the ledger's source.
 const std::vector<MutantClass>& mutant_classes() {
     static const std::vector<MutantClass> all = {
-        {1, "missing flush", {"drop_flush in map_one", "drop_flush in unmap_shared",
-                              "drop_flush in ledger"}},
-        {2, "missing fence before the commit flag", {"drop_fence in map_one",
-                                                     "drop_fence in ledger"}},
-        {3, "flag stored before its data is flushed", {"delay_flush in map_one",
-                                                       "delay_flush in ledger"}},
-        {4, "wrong order within one line", {"swap_stores in create_space"}},
-        {5, "flush of the wrong or too short range", {"shift_flush in map_one",
-                                                      "shorten_flush in map_range"}},
-        {6, "store between flush and fence", {"store_after_flush in map_one",
-                                              "store_after_flush in ledger"}},
-        {7, "missing undo snapshot, or taken after the store",
-         {"snapshot drop in transaction", "snapshot late in transaction"}},
-        {8, "snapshot too small", {"snapshot shorten in transaction"}},
+        {1,
+         "missing flush",
+         {"drop_flush in map_one", "drop_flush in unmap_shared", "drop_flush in ledger"}},
+        {2,
+         "missing fence before the commit flag",
+         {"drop_fence in map_one", "drop_fence in ledger"}},
+        {3,
+         "flag stored before its data is flushed",
+         {"delay_flush in map_one", "delay_flush in ledger"}},
+        {4, "wrong order within one line", {"swap_stores in ledger"}},
+        {5,
+         "flush of the wrong or too short range",
+         {"shift_flush in map_one", "shorten_flush in map_range"}},
+        {6,
+         "store between flush and fence",
+         {"store_after_flush in map_one", "store_after_flush in ledger"}},
+        {7,
+         "missing undo snapshot, or taken after the store",
+         {"snapshot drop in long_transaction", "snapshot late in long_transaction"}},
+        {8, "snapshot too small", {"snapshot shorten in long_transaction"}},
         {9, "redundant flush (lint)", {"duplicate_flush in map_one"}},
         {10, "transaction never committed", {"ledger never_committed"}},
         {11, "torn two-word update", {"ledger torn_pair"}},
         {12, "misaligned store over two lines", {"ledger misaligned_commit"}},
-        {13, "non-temporal copy without drain", {"drop_fence in write_page",
-                                                 "cached_copy in create_space"}},
+        {13,
+         "non-temporal copy without drain",
+         {"drop_fence in write_page", "cached_copy in create_space"}},
         {14, "count not atomic with its entry", {"ledger count_apart_from_bitmap"}},
-        {15, "allocate-then-publish gap, free before unlink",
-         {"drop_store in map_one", "ledger publish_before_fill",
-          "ledger remove_before_unpublish"}},
+        {15,
+         "allocate-then-publish gap, free before unlink",
+         {"drop_store in map_one", "ledger publish_before_fill", "ledger remove_before_unpublish"}},
         {16, "recovery not idempotent", {"ledger recovery_not_idempotent"}},
         {17, "inverted recovery condition", {"ledger inverted_recovery"}},
         {18, "recovery reads bytes never written", {"ledger reads_unwritten"}},
         {19, "volatile pointer in the pool", {"ledger volatile_pointer"}},
         {20, "stale generation accepted after restart", {"ledger stale_lock"}},
-        {21, "acknowledged before durable", {"acknowledge_early in write_page",
-                                             "acknowledge_early in ledger"}},
+        {21,
+         "acknowledged before durable",
+         {"acknowledge_early in write_page", "acknowledge_early in ledger"}},
         {22, "crash in creation", {"drop_fence in create_store", "ledger creation_order"}},
         {23, "checksum not verified", {"ledger unverified_checksum"}},
         {24, "the first operation after recovery fails", {"ledger log_not_reset"}},
@@ -65,6 +73,7 @@ namespace {
 
 // Of a systematic instance so many places at most, spread over the trace.
 constexpr std::size_t kPlacesPerInstance = 8;
+constexpr std::uint32_t kSnapshotsTried = 40;
 
 struct Instance {
     std::string what, where;  // "drop_flush", "map_one"
@@ -161,8 +170,8 @@ class MutantRunner {
         result_.states = outcome->states;
         result_.seconds = outcome->seconds;
         result_.text = outcome->violations.front().text;
-        for (const Exploration mode : {Exploration::program_order, Exploration::flushed_only,
-                                       Exploration::sampled}) {
+        for (const Exploration mode :
+             {Exploration::program_order, Exploration::flushed_only, Exploration::sampled}) {
             Options weaker = options;
             weaker.exploration = mode;
             auto seen = explore(subject, planted, weaker);
@@ -210,8 +219,8 @@ class MutantRunner {
         auto outcome = explore(subject, planted, eadr);
         if (!outcome) return std::unexpected(outcome.error());
         if (!outcome->violations.empty())
-            return fail(ErrorCode::damaged, "the program is wrong with eADR too: " +
-                                                outcome->violations.front().text);
+            return fail(ErrorCode::damaged,
+                        "the program is wrong with eADR too: " + outcome->violations.front().text);
         return {};
     }
 
@@ -219,16 +228,21 @@ class MutantRunner {
         const auto kind = instance.what == "drop"      ? SnapshotBug::Kind::drop
                           : instance.what == "shorten" ? SnapshotBug::Kind::shorten
                                                        : SnapshotBug::Kind::late;
-        for (std::uint32_t number = 0; number < kPlacesPerInstance; ++number) {
+        std::uint64_t right = 0;
+        for (std::uint32_t number = 0; number <= kSnapshotsTried; ++number) {
             auto script = find_workload(instance.where);
             if (!script) return std::unexpected(script.error());
-            WithSnapshotBug subject(StoreWorkload(std::move(*script)), {kind, number});
+            const SnapshotBug bug{number == 0 ? SnapshotBug::Kind::none : kind, number - 1};
+            WithSnapshotBug subject(StoreWorkload(std::move(*script)), bug);
             auto run = trace_run(subject, options_.seconds_per_run, {});
-            // A run that fails because of the bug has caught it without a crash.
             if (!run) return std::unexpected(run.error());
-            if (number > 0 && run->fingerprint == last_fingerprint_) break;  // no such snapshot
-            last_fingerprint_ = run->fingerprint;
+            if (number == 0) {
+                right = run->fingerprint;
+                continue;
+            }
+            if (run->fingerprint == right) continue;  // there is no such snapshot
             if (auto done = try_one(subject, *run, options_); !done) return done;
+            if (result_.planted == kPlacesPerInstance) break;
         }
         return {};
     }
@@ -253,7 +267,6 @@ class MutantRunner {
 
     Options options_;
     MutantResult result_;
-    std::uint64_t last_fingerprint_ = 0;
 };
 
 }  // namespace

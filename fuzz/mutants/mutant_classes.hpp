@@ -31,8 +31,8 @@ struct MutantResult {
 const std::vector<MutantClass>& mutant_classes();
 
 // Plants the classes (all, if none is named) and explores. Calls `done` after each instance.
-Result<std::vector<MutantResult>> run_mutants(
-    const std::vector<unsigned>& classes, const Options& options,
-    const std::function<void(const MutantResult&)>& done);
+Result<std::vector<MutantResult>> run_mutants(const std::vector<unsigned>& classes,
+                                              const Options& options,
+                                              const std::function<void(const MutantResult&)>& done);
 
 }  // namespace holdfast::crash

@@ -29,13 +29,14 @@ std::size_t next_of(const Trace& trace, std::size_t place, EventKind kind) {
     return trace.events.size();
 }
 
-// Behind the fence of a flush, the next store and what becomes durable with it: where the flush
-// would be if it came too late.
-std::size_t place_behind_next_store(const Trace& trace, std::size_t flush) {
+// Behind the fence of a flush, the next thing that is made durable: where the flush would be if it
+// came only together with that.
+std::size_t place_behind_next_durable(const Trace& trace, std::size_t flush) {
     const std::size_t fence = next_of(trace, flush, EventKind::fence);
-    const std::size_t store = next_of(trace, fence, EventKind::store);
-    if (fence == trace.events.size() || store == trace.events.size()) return trace.events.size();
-    return next_of(trace, store, EventKind::fence);
+    if (fence == trace.events.size()) return fence;
+    const std::size_t next = std::min(next_of(trace, fence, EventKind::flush),
+                                      next_of(trace, fence, EventKind::store_non_temporal));
+    return next == trace.events.size() ? next : next_of(trace, next, EventKind::fence);
 }
 
 // The last store before a flush that lies wholly in what it flushes, with none to its lines
@@ -63,11 +64,12 @@ bool can_be_planted(const Trace& trace, Kind kind, std::size_t at) {
         case Kind::shorten_flush:
             return event.kind == EventKind::flush && last_line(event) > first_line(event);
         case Kind::drop_fence:
+        case Kind::acknowledge_early:
             return event.kind == EventKind::fence;
         case Kind::drop_store:
             return is_store(event.kind);
         case Kind::delay_flush:
-            return event.kind == EventKind::flush && place_behind_next_store(trace, at) != none;
+            return event.kind == EventKind::flush && place_behind_next_durable(trace, at) != none;
         case Kind::store_after_flush:
             return event.kind == EventKind::flush && store_before(trace, at) != none;
         case Kind::swap_stores: {
@@ -79,8 +81,6 @@ bool can_be_planted(const Trace& trace, Kind kind, std::size_t at) {
                    first_line(event) == last_line(event) && first_line(next) == last_line(next) &&
                    first_line(event) == first_line(next);
         }
-        case Kind::acknowledge_early:
-            return event.kind == EventKind::acknowledge;
         case Kind::drop_all_flushes:
             return event.kind == EventKind::begin && event.offset == 0;
         case Kind::cached_copy:
@@ -136,7 +136,7 @@ Trace mutated(const Trace& trace, const TraceMutation& mutation) {
             events[at].offset += (last_line(events[at]) - first_line(events[at]) + 1) * kLineBytes;
             break;
         case Kind::delay_flush:
-            move_to(at, place_behind_next_store(trace, at));
+            move_to(at, place_behind_next_durable(trace, at));
             break;
         case Kind::store_after_flush:
             move_to(store_before(trace, at), at + 1);
@@ -145,9 +145,8 @@ Trace mutated(const Trace& trace, const TraceMutation& mutation) {
             std::swap(events[at], events[at + 1]);
             break;
         case Kind::acknowledge_early: {
-            std::size_t fence = at;
-            while (fence > 0 && events[fence].kind != EventKind::fence) --fence;
-            std::rotate(place(fence), place(at), place(at + 1));
+            const std::size_t acknowledged = next_of(trace, at, EventKind::acknowledge);
+            std::rotate(place(at), place(acknowledged), place(acknowledged + 1));
             break;
         }
         case Kind::drop_all_flushes:

@@ -25,9 +25,8 @@ void observe_boundary(BoundaryObserver* new_observer) { observer = new_observer;
 
 }  // namespace holdfast::crash
 
-// In the place of libpmem's functions. pmem_persist and the deep and msync variants call flush and
-// drain through the PLT inside libpmem, and so come here by themselves; only those that do not are
-// written out.
+// In the place of libpmem's functions. pmem_persist calls flush and drain through the PLT, and
+// copies call drain, so they come here by themselves and each event is seen once.
 #define HOLDFAST_BOUNDARY extern "C" __attribute__((visibility("default")))
 #define HOLDFAST_CALLER __builtin_return_address(0)
 
@@ -45,24 +44,10 @@ HOLDFAST_BOUNDARY void pmem_drain() {
     real();
 }
 
-HOLDFAST_BOUNDARY void pmem_persist(const void* address, std::size_t size) {
-    using namespace holdfast::crash;
-    static auto* const real = libpmem<decltype(pmem_persist)>("pmem_persist");
-    if (observer != nullptr && observer->flush(address, size, HOLDFAST_CALLER)) {
-        observer->drain(HOLDFAST_CALLER);
-        return;
-    }
-    real(address, size);
-}
-
-// Under observation pools are persistent memory (emulated, if need be), where msync is a persist.
 HOLDFAST_BOUNDARY int pmem_msync(const void* address, std::size_t size) {
     using namespace holdfast::crash;
     static auto* const real = libpmem<decltype(pmem_msync)>("pmem_msync");
-    if (observer != nullptr && observer->flush(address, size, HOLDFAST_CALLER)) {
-        observer->drain(HOLDFAST_CALLER);
-        return 0;
-    }
+    if (observer != nullptr && observer->sync(address, size, HOLDFAST_CALLER)) return 0;
     return real(address, size);
 }
 

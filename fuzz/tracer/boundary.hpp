@@ -15,6 +15,10 @@ class BoundaryObserver {
     // where the call came from.
     virtual bool flush(const void* address, std::size_t size, const void* caller) = 0;
     virtual bool drain(const void* caller) = 0;
+    // msync: where pools are persistent memory (emulated, if need be) it is a persist.
+    virtual bool sync(const void* address, std::size_t size, const void* caller) {
+        return flush(address, size, caller) && drain(caller);
+    }
     // A copy of `size` bytes (memcpy and memmove), or a filling with `byte` if `source` is null, as
     // libpmem's flags have it.
     virtual bool copy(void* destination, const void* source, int byte, std::size_t size,

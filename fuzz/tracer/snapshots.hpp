@@ -1,6 +1,6 @@
-// libpmemobj's undo snapshots, altered: what a program would be that forgot one, or took it too small
-// or too late. Works on code that calls pmemobj_tx_add_range and its variants through the dynamic
-// linker, libpmemobj-cpp included.
+// libpmemobj's undo snapshots, altered: what a program would be that forgot one, or took it too
+// small or too late. Works on code that calls pmemobj_tx_add_range and its variants through the
+// dynamic linker, libpmemobj-cpp included.
 #pragma once
 
 #include <cstdint>

@@ -120,6 +120,7 @@ struct Stack {
     std::size_t first = 0, count = 0;
 
     // From the frame that contains `innermost` (a place in the code) outwards.
+    Stack() = default;
     explicit Stack(const void* innermost) {
         count = static_cast<std::size_t>(backtrace(frames.data(), static_cast<int>(frames.size())));
         const auto found = std::find(frames.begin(), frames.begin() + count, innermost);
@@ -157,6 +158,7 @@ struct Step {
     std::size_t page_count = 0;
     const std::byte* place = nullptr;  // that faulted
     const void* instruction = nullptr;
+    Stack stack;  // taken where it faulted, before it is stepped over
 };
 Step step;
 
@@ -181,6 +183,7 @@ bool on_fault(siginfo_t& info, void* context) {
     step.page_count = 0;
     step.place = static_cast<const std::byte*>(info.si_addr);
     step.instruction = instruction_of(context);
+    step.stack = Stack(step.instruction);
     if (!open_page(info.si_addr)) return false;
     set_single_step(context, true);
     return true;
@@ -188,7 +191,7 @@ bool on_fault(siginfo_t& info, void* context) {
 
 // The store has happened: record what it changed, by whole words, as one event.
 void record_step() {
-    const Stack stack(step.instruction);
+    const Stack& stack = step.stack;
     const MemoryAccess access = decode(step.instruction);
     if (access.is_locked) record(EventKind::fence, 0, 0, nullptr, stack.addresses());
     const EventKind kind =

@@ -93,14 +93,14 @@ struct Options {
     double seconds = 0;              // at most so long; 0 is no limit
     std::uint64_t seed = 1;          // of samples
     // Pages that the set-up never wrote hold this byte instead of zeros.
-    std::optional<std::uint8_t> fill;
+    std::optional<std::uint8_t> fill = {};
     unsigned jobs = 1;               // worker processes
     unsigned shard = 0, shards = 1;  // this one of how many that share the work
     unsigned depth = 2;              // 2: recovery is crashed too
     double seconds_per_check = 10;   // a check that takes longer hangs
     double seconds_per_run = 60;
     std::uint64_t stop_after_violations = 16;
-    std::function<void(const Progress&)> progress;  // now and then
+    std::function<void(const Progress&)> progress = {};  // now and then
 };
 
 // A state of the medium, reachable by a crash, that the subject judged wrong.

@@ -1,11 +1,9 @@
 #include "support/durable_shadow.hpp"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <libpmem.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 
@@ -13,15 +11,6 @@ namespace holdfast::test {
 namespace {
 
 constexpr std::size_t kPage = 4096, kLine = 64;
-DurableShadow* active = nullptr;
-
-template <typename Function>
-Function* libpmem(const char* name) {
-    void* const found = dlsym(RTLD_NEXT, name);
-    if (found == nullptr) std::abort();  // not linked with libpmem
-    return reinterpret_cast<Function*>(found);
-}
-
 }  // namespace
 
 DurableShadow::DurableShadow(std::byte* pool, std::size_t size_bytes)
@@ -29,10 +18,33 @@ DurableShadow::DurableShadow(std::byte* pool, std::size_t size_bytes)
       size_bytes_(size_bytes),
       start_(pool, pool + size_bytes),
       durable_(pool, pool + size_bytes) {
-    active = this;
+    crash::observe_boundary(this);
 }
 DurableShadow::~DurableShadow() { stop(); }
-void DurableShadow::stop() { active = nullptr; }
+void DurableShadow::stop() { crash::observe_boundary(nullptr); }
+
+bool DurableShadow::flush(const void* address, std::size_t size_bytes, const void*) {
+    flushed(address, size_bytes, "flush");
+    return false;
+}
+
+bool DurableShadow::drain(const void*) {
+    fenced();
+    return false;
+}
+
+// A copy is stored first and counts as flushed; its own drain, if it has one, comes after that.
+bool DurableShadow::copy(void* destination, const void* source, int byte, std::size_t size_bytes,
+                         unsigned flags, const void*) {
+    if (source != nullptr)
+        std::memmove(destination, source, size_bytes);
+    else
+        std::memset(destination, byte, size_bytes);
+    if ((flags & PMEM_F_MEM_NOFLUSH) != 0) return true;
+    flushed(destination, size_bytes, "copy");
+    if ((flags & PMEM_F_MEM_NODRAIN) == 0) fenced();
+    return true;
+}
 
 void DurableShadow::flushed(const void* address, std::size_t size_bytes, const char* what) {
     const auto* const from = static_cast<const std::byte*>(address);
@@ -79,53 +91,3 @@ void DurableShadow::write(const CrashImage& image, const std::string& path) cons
 }
 
 }  // namespace holdfast::test
-
-// In the place of libpmem's functions. pmem_persist calls flush and drain through the PLT, and the
-// copies call drain unless told not to, so each event is seen where it happens and once.
-extern "C" {
-
-__attribute__((visibility("default"))) void pmem_flush(const void* address,
-                                                       std::size_t size_bytes) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_flush)>("pmem_flush");
-    if (holdfast::test::active != nullptr)
-        holdfast::test::active->flushed(address, size_bytes, "flush");
-    real(address, size_bytes);
-}
-
-__attribute__((visibility("default"))) void pmem_drain() {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_drain)>("pmem_drain");
-    if (holdfast::test::active != nullptr) holdfast::test::active->fenced();
-    real();
-}
-
-// A copy is stored first and counts as flushed; its own drain, if it has one, comes after that.
-__attribute__((visibility("default"))) void* pmem_memcpy(void* destination, const void* source,
-                                                         std::size_t size_bytes, unsigned flags) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_memcpy)>("pmem_memcpy");
-    real(destination, source, size_bytes, flags | PMEM_F_MEM_NODRAIN);
-    if (holdfast::test::active != nullptr && (flags & PMEM_F_MEM_NOFLUSH) == 0)
-        holdfast::test::active->flushed(destination, size_bytes, "copy");
-    if ((flags & (PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NOFLUSH)) == 0) pmem_drain();
-    return destination;
-}
-
-__attribute__((visibility("default"))) void* pmem_memmove(void* destination, const void* source,
-                                                          std::size_t size_bytes, unsigned flags) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_memmove)>("pmem_memmove");
-    real(destination, source, size_bytes, flags | PMEM_F_MEM_NODRAIN);
-    if (holdfast::test::active != nullptr && (flags & PMEM_F_MEM_NOFLUSH) == 0)
-        holdfast::test::active->flushed(destination, size_bytes, "move");
-    if ((flags & (PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NOFLUSH)) == 0) pmem_drain();
-    return destination;
-}
-
-__attribute__((visibility("default"))) void* pmem_memset(void* destination, int byte,
-                                                         std::size_t size_bytes, unsigned flags) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_memset)>("pmem_memset");
-    real(destination, byte, size_bytes, flags | PMEM_F_MEM_NODRAIN);
-    if (holdfast::test::active != nullptr && (flags & PMEM_F_MEM_NOFLUSH) == 0)
-        holdfast::test::active->flushed(destination, size_bytes, "set");
-    if ((flags & (PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NOFLUSH)) == 0) pmem_drain();
-    return destination;
-}
-}

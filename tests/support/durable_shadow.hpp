@@ -4,8 +4,7 @@
 //   - every store reached it (every dirty line was evicted just before the crash).
 // The states between them, line by line, are the crash harness's business.
 //
-// Linking this file puts its own pmem_flush, pmem_drain, … before libpmem's, as pmem_counters does;
-// a test links one of the two. One thread, one pool at a time.
+// It listens at the crash harness's boundary with libpmem. One thread, one pool at a time.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +13,8 @@
 #include <span>
 #include <string>
 #include <vector>
+
+#include "tracer/boundary.hpp"
 
 namespace holdfast::test {
 
@@ -24,11 +25,11 @@ struct CrashImage {
     std::map<std::uint64_t, std::vector<std::byte>> pages;  // by page number
 };
 
-class DurableShadow {
+class DurableShadow final : public crash::BoundaryObserver {
   public:
     // Everything in [pool, pool + size_bytes) counts as durable now.
     DurableShadow(std::byte* pool, std::size_t size_bytes);
-    ~DurableShadow();
+    ~DurableShadow() override;
     DurableShadow(const DurableShadow&) = delete;
     DurableShadow& operator=(const DurableShadow&) = delete;
 
@@ -41,11 +42,14 @@ class DurableShadow {
     // The file's bytes as of `image`.
     void write(const CrashImage& image, const std::string& path) const;
 
-    // --- called by the functions in libpmem's place ---
-    void flushed(const void* address, std::size_t size_bytes, const char* what);
-    void fenced();
+    bool flush(const void* address, std::size_t size_bytes, const void* caller) override;
+    bool drain(const void* caller) override;
+    bool copy(void* destination, const void* source, int byte, std::size_t size_bytes,
+              unsigned flags, const void* caller) override;
 
   private:
+    void flushed(const void* address, std::size_t size_bytes, const char* what);
+    void fenced();
     void add(const std::string& point, const std::byte* bytes, bool everything_evicted);
 
     std::byte* pool_;

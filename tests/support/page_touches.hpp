@@ -1,10 +1,12 @@
 // Counts, from outside, which pages of a file's mappings are touched: every mapping of the file
 // that is made while the counter is armed is made inaccessible, and each first access to a page
-// traps. Takes the place of mmap(2) in the test's process.
+// traps (the crash harness's page watch, which takes the place of mmap(2) in the test's process).
 #pragma once
 
 #include <cstdint>
 #include <string>
+
+#include "holdfast/types.hpp"
 
 namespace holdfast::test {
 

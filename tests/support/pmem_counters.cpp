@@ -1,16 +1,15 @@
 #include "support/pmem_counters.hpp"
 
-#include <dlfcn.h>
 #include <libpmem.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
+
+#include "tracer/boundary.hpp"
 
 namespace holdfast::test {
 namespace {
 
-std::atomic<bool> counting = false;
 std::atomic<std::uint64_t> flush_calls, flush_lines, copy_calls, copy_lines, fences, syncs,
     undo_bytes, redo_bytes;
 
@@ -35,25 +34,40 @@ std::uint64_t lines(const void* address, std::size_t size_bytes) {
 }
 
 void count_flush(const void* address, std::size_t size_bytes) {
-    if (!counting.load(std::memory_order_relaxed)) return;
     ++flush_calls;
     flush_lines += lines(address, size_bytes);
     count_log(address, size_bytes);
 }
 
 void count_copy(const void* address, std::size_t size_bytes, unsigned flags) {
-    if (!counting.load(std::memory_order_relaxed) || (flags & PMEM_F_MEM_NOFLUSH) != 0) return;
+    if ((flags & PMEM_F_MEM_NOFLUSH) != 0) return;
     ++copy_calls;
     copy_lines += lines(address, size_bytes);
     count_log(address, size_bytes);
 }
 
-template <typename Function>
-Function* libpmem(const char* name) {
-    void* const found = dlsym(RTLD_NEXT, name);
-    if (found == nullptr) std::abort();  // not linked with libpmem
-    return reinterpret_cast<Function*>(found);
-}
+// Counts, and lets libpmem do the work.
+class Observer final : public crash::BoundaryObserver {
+  public:
+    bool flush(const void* address, std::size_t size_bytes, const void*) override {
+        count_flush(address, size_bytes);
+        return false;
+    }
+    bool drain(const void*) override {
+        ++fences;
+        return false;
+    }
+    bool sync(const void*, std::size_t, const void*) override {
+        ++syncs;
+        return false;
+    }
+    bool copy(void* destination, const void*, int, std::size_t size_bytes, unsigned flags,
+              const void*) override {
+        count_copy(destination, size_bytes, flags);
+        return false;
+    }
+};
+Observer observer;
 
 PmemCounts now() {
     return {flush_calls, flush_lines, copy_calls, copy_lines,
@@ -83,58 +97,14 @@ PmemCounters::PmemCounters(const void* pool) {
         lanes_end = lanes_begin + words[1] * kLaneBytes;
     }
     at_start = now();
-    counting = true;
+    crash::observe_boundary(&observer);
 }
 
 PmemCounters::~PmemCounters() {
-    counting = false;
+    crash::observe_boundary(nullptr);
     lanes_begin = lanes_end = 0;
 }
 
 PmemCounts PmemCounters::snapshot() const { return now() - at_start; }
 
 }  // namespace holdfast::test
-
-// In the place of libpmem's functions of these names, for libpmemobj and libpmem itself.
-extern "C" {
-
-__attribute__((visibility("default"))) void pmem_flush(const void* address,
-                                                       std::size_t size_bytes) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_flush)>("pmem_flush");
-    holdfast::test::count_flush(address, size_bytes);
-    real(address, size_bytes);
-}
-
-__attribute__((visibility("default"))) void pmem_drain() {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_drain)>("pmem_drain");
-    if (holdfast::test::counting.load(std::memory_order_relaxed)) ++holdfast::test::fences;
-    real();
-}
-
-__attribute__((visibility("default"))) int pmem_msync(const void* address, std::size_t size_bytes) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_msync)>("pmem_msync");
-    if (holdfast::test::counting.load(std::memory_order_relaxed)) ++holdfast::test::syncs;
-    return real(address, size_bytes);
-}
-
-__attribute__((visibility("default"))) void* pmem_memcpy(void* destination, const void* source,
-                                                         std::size_t size_bytes, unsigned flags) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_memcpy)>("pmem_memcpy");
-    holdfast::test::count_copy(destination, size_bytes, flags);
-    return real(destination, source, size_bytes, flags);
-}
-
-__attribute__((visibility("default"))) void* pmem_memmove(void* destination, const void* source,
-                                                          std::size_t size_bytes, unsigned flags) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_memmove)>("pmem_memmove");
-    holdfast::test::count_copy(destination, size_bytes, flags);
-    return real(destination, source, size_bytes, flags);
-}
-
-__attribute__((visibility("default"))) void* pmem_memset(void* destination, int byte,
-                                                         std::size_t size_bytes, unsigned flags) {
-    static auto* const real = holdfast::test::libpmem<decltype(pmem_memset)>("pmem_memset");
-    holdfast::test::count_copy(destination, size_bytes, flags);
-    return real(destination, byte, size_bytes, flags);
-}
-}

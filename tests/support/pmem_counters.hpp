@@ -1,11 +1,8 @@
 // Counts what reaches the medium by libpmem: flushes, copies, fences. Figures without noise, and so
 // a test can hold them.
 //
-// Linking this file puts its own pmem_flush, pmem_drain, pmem_memcpy, pmem_memmove, pmem_memset and
-// pmem_msync before libpmem's, whose work they still do. Those, and pmem_persist, are all by which
-// libpmemobj (1.12) reaches libpmem for its data. pmem_persist calls flush and drain through the
-// PLT, and the copies call drain through it unless told not to, so each is counted where it ends up
-// and none twice. (libpmem's own fences inside long non-temporal copies, a work-around of some
+// It listens at the crash harness's boundary with libpmem (fuzz/tracer/boundary.hpp), where each
+// event is seen once. (libpmem's own fences inside long non-temporal copies, a work-around of some
 // processors that is off by default, are not seen.)
 //
 // Thread safety: any threads may flush meanwhile, and all are counted; one PmemCounters at a time.

@@ -1,0 +1,112 @@
+// Every call of the API is crashed in every window and judged (fuzz/subjects/workloads.cpp): a
+// bounded campaign. `holdfast crash run` goes further. ctest-labels: noasan ctest-timeout: 600
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "holdfast/crash.hpp"
+#include "subjects/store_workload.hpp"
+#include "subjects/workloads.hpp"
+#include "support/temporary_pool.hpp"
+
+namespace holdfast::crash {
+
+static void PrintTo(const NamedWorkload& workload, std::ostream* out) { *out << workload.name; }
+
+namespace {
+
+using test::value_of;
+
+Outcome run_workload(const std::string& name, const Options& options) {
+    StoreWorkload workload(value_of(find_workload(name)));
+    return value_of(run(workload, options));
+}
+
+void expect_right(const Outcome& outcome) {
+    for (const Violation& violation : outcome.violations)
+        ADD_FAILURE() << violation.text << "\n  " << violation.crash_point << "\n  "
+                      << violation.token;
+}
+
+class Workload : public testing::TestWithParam<NamedWorkload> {};
+
+TEST_P(Workload, LeavesTheStateBeforeOrAfter) {
+    const Options options{
+        .states_per_window = 150, .jobs = std::thread::hardware_concurrency(), .depth = 1};
+    const Outcome outcome = run_workload(GetParam().name, options);
+    expect_right(outcome);
+    EXPECT_TRUE(outcome.complete);
+    EXPECT_GT(outcome.states, 50U) << "hardly anything was judged";
+    for (const Coverage& window : outcome.windows)
+        EXPECT_TRUE(window.exhaustive || !window.why_not.empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Of, Workload, testing::ValuesIn(workloads()),
+                         [](const testing::TestParamInfo<NamedWorkload>& test_case) {
+                             return std::string(test_case.param.name);
+                         });
+
+TEST(Recovery, IsCrashedTooAndRecovers) {
+    for (const char* name : {"map_one", "unmap_shared", "create_space_again"}) {
+        const Outcome outcome = run_workload(
+            name,
+            {.states_per_window = 20, .jobs = std::thread::hardware_concurrency(), .depth = 2});
+        expect_right(outcome);
+        EXPECT_GT(outcome.nested_states, 200U) << name;
+    }
+}
+
+TEST(Fill, WhatWasNeverWrittenMayHoldAnything) {
+    for (const char* name : {"map_first", "map_table", "transaction", "create_space_again"})
+        for (const std::uint8_t fill : {std::uint8_t{0xa5}, std::uint8_t{0x5a}}) {
+            const Outcome outcome = run_workload(name, {.states_per_window = 60,
+                                                        .fill = fill,
+                                                        .jobs = std::thread::hardware_concurrency(),
+                                                        .depth = 1});
+            expect_right(outcome);
+        }
+}
+
+TEST(Eadr, NeedsNoFlushes) {
+    const Outcome outcome =
+        run_workload("map_range", {.platform = Platform::eadr, .jobs = 2, .depth = 1});
+    expect_right(outcome);
+    EXPECT_GT(outcome.windows.size(), 100U) << "each store is a window of its own there";
+}
+
+TEST(RandomMix, LeavesTheStateBeforeOrAfter) {
+    for (const std::uint64_t seed : {1, 2, 3}) {
+        const Outcome outcome = run_workload(fmt::format("mix-{}", seed),
+                                             {.states_per_window = 40, .jobs = 2, .depth = 1});
+        expect_right(outcome);
+    }
+}
+
+TEST(VerdictHash, IsTheSameHoweverManyWork) {
+    const Options one{.states_per_window = 50, .jobs = 1, .depth = 1};
+    Options two = one;
+    two.jobs = 2;
+    const Outcome first = run_workload("map_one", one), second = run_workload("map_one", two);
+    EXPECT_EQ(first.verdict_hash, second.verdict_hash);
+    EXPECT_EQ(first.states, second.states);
+    EXPECT_NE(first.verdict_hash, 0U);
+}
+
+TEST(Shards, AreTheWhole) {
+    const Options whole{.states_per_window = 50, .jobs = 2, .depth = 1};
+    Options part = whole;
+    part.shards = 2;
+    const Outcome all = run_workload("unmap_one", whole);
+    std::uint64_t hash = 0, states = 0;
+    for (part.shard = 0; part.shard < 2; ++part.shard) {
+        const Outcome outcome = run_workload("unmap_one", part);
+        hash += outcome.verdict_hash;
+        states += outcome.states;
+    }
+    EXPECT_EQ(hash, all.verdict_hash);
+    EXPECT_EQ(states, all.states);
+}
+
+}  // namespace
+}  // namespace holdfast::crash
