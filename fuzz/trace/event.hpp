@@ -17,6 +17,10 @@ enum class EventKind : std::uint8_t {
 };
 const char* to_string(EventKind kind);
 
+// Room for a trace that is being written: reserved, not used, so that it costs what its events
+// need.
+inline constexpr std::uint64_t kTraceRoomBytes = std::uint64_t{2} << 30;
+
 constexpr bool is_store(EventKind kind) {
     return kind == EventKind::store || kind == EventKind::store_non_temporal;
 }
@@ -31,7 +35,7 @@ constexpr bool is_store(EventKind kind) {
 //   |  4 |     4 | size in bytes                                                |
 //   |  8 |     8 | offset in the pool's file, or the operation's number         |
 //   | 16 |     4 | stack_depth                                                  |
-//   | 20 |     4 | 0                                                            |
+//   | 20 |     4 | process: addresses are those of one process                  |
 struct EventRecord {
     EventKind kind{};
     std::uint8_t reserved0 = 0;
@@ -39,7 +43,7 @@ struct EventRecord {
     std::uint32_t size = 0;
     std::uint64_t offset = 0;
     std::uint32_t stack_depth = 0;
-    std::uint32_t reserved1 = 0;
+    std::uint32_t process = 0;
 };
 static_assert(sizeof(EventRecord) == 24);
 
@@ -49,11 +53,13 @@ constexpr bool has_data(EventKind kind) { return is_store(kind) || kind == Event
 //
 //   |  0 |     8 | "HFTRACE" and a zero                                         |
 //   |  8 |     4 | version: 1                                                   |
-//   | 12 |     4 | 1 if the tracer ended in order, otherwise 0                  |
+//   | 12 |     4 | 1 if the tracer ended in order, 2 if the file was too small  |
 //   | 16 |     8 | bytes of events that follow the head                         |
 //   | 24 |     8 | bytes of the pool's file                                     |
 //   | 32 |     8 | nanoseconds that tracing added, as the tracer measured them  |
-//   | 40 |    24 | 0                                                            |
+//   | 40 |     8 | processes that had the tracer in them, one after the other   |
+//   | 48 |     8 | operations that were acknowledged                            |
+//   | 56 |     8 | 0                                                            |
 struct TraceHead {
     char magic[8] = {'H', 'F', 'T', 'R', 'A', 'C', 'E', 0};
     std::uint32_t version = 1;
@@ -61,7 +67,9 @@ struct TraceHead {
     std::uint64_t events_bytes = 0;
     std::uint64_t pool_bytes = 0;
     std::uint64_t tracing_ns = 0;
-    std::uint64_t reserved[3] = {};
+    std::uint64_t processes = 0;
+    std::uint64_t acknowledged = 0;
+    std::uint64_t reserved = 0;
 };
 static_assert(sizeof(TraceHead) == 64);
 inline constexpr std::uint32_t kTraceVersion = 1;

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
-#include <iterator>
 
 namespace holdfast::crash {
 namespace {
@@ -108,6 +107,7 @@ Result<Trace> Trace::parse(std::span<const std::byte> bytes, const std::string& 
     trace.pool_bytes = head.pool_bytes;
     trace.tracing_ns = head.tracing_ns;
     trace.complete = head.complete == 1;
+    trace.full = head.complete == 2;
     while (events.left() != 0) {
         EventRecord record;
         if (!events.take(&record, sizeof record)) return broken("its last event is cut short");
@@ -120,6 +120,7 @@ Result<Trace> Trace::parse(std::span<const std::byte> bytes, const std::string& 
             return broken("it holds an event outside the pool");
         Event event{.kind = record.kind,
                     .thread = record.thread,
+                    .process = record.process,
                     .offset = record.offset,
                     .size = record.size,
                     .bytes = {},
@@ -138,7 +139,8 @@ Result<Trace> Trace::parse(std::span<const std::byte> bytes, const std::string& 
         if (record.kind == EventKind::module)
             trace.modules.push_back(
                 {record.offset,
-                 std::string(reinterpret_cast<const char*>(event.bytes.data()), record.size)});
+                 std::string(reinterpret_cast<const char*>(event.bytes.data()), record.size),
+                 record.process});
         else
             trace.events.push_back(std::move(event));
     }
@@ -149,31 +151,51 @@ Result<Trace> Trace::load(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file)
         return fail(ErrorCode::io, fmt::format("cannot read {}: {}", path, std::strerror(errno)));
-    const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
+    // A file that a tracer was to write is as long as its trace may become.
+    std::vector<char> bytes(sizeof(TraceHead));
+    file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    bytes.resize(static_cast<std::size_t>(file.gcount()));
+    TraceHead head;
+    if (bytes.size() == sizeof head) {
+        std::memcpy(&head, bytes.data(), sizeof head);
+        for (std::array<char, 65536> part;
+             file && bytes.size() - sizeof head < head.events_bytes;) {
+            const std::uint64_t wanted = head.events_bytes - (bytes.size() - sizeof head);
+            file.read(part.data(),
+                      static_cast<std::streamsize>(std::min<std::uint64_t>(part.size(), wanted)));
+            bytes.insert(bytes.end(), part.data(), part.data() + file.gcount());
+        }
+    }
     return parse(std::as_bytes(std::span(bytes)), path);
 }
 
 std::vector<std::byte> Trace::serialize() const {
     std::vector<std::byte> out(sizeof(TraceHead));
+    std::uint64_t processes = 0;
     for (const Event& event : events) {
         const EventRecord record{.kind = event.kind,
                                  .thread = event.thread,
                                  .size = event.size,
                                  .offset = event.offset,
-                                 .stack_depth = static_cast<std::uint32_t>(event.stack.size())};
+                                 .stack_depth = static_cast<std::uint32_t>(event.stack.size()),
+                                 .process = event.process};
+        processes = std::max<std::uint64_t>(processes, event.process + 1);
         append_record(out, record, event.bytes.data(), event.stack);
     }
     for (const Module& module : modules) {
         const EventRecord record{.kind = EventKind::module,
                                  .size = static_cast<std::uint32_t>(module.path.size()),
-                                 .offset = module.loaded_at};
+                                 .offset = module.loaded_at,
+                                 .process = module.process};
         append_record(out, record, module.path.data(), {});
     }
     TraceHead head;
-    head.complete = complete ? 1 : 0;
+    head.complete = full ? 2 : complete ? 1 : 0;
     head.events_bytes = out.size() - sizeof head;
     head.pool_bytes = pool_bytes;
     head.tracing_ns = tracing_ns;
+    head.processes = processes;
+    head.acknowledged = count(EventKind::acknowledge);
     std::memcpy(out.data(), &head, sizeof head);
     return out;
 }

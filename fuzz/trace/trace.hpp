@@ -15,6 +15,7 @@ namespace holdfast::crash {
 struct Event {
     EventKind kind{};
     std::uint16_t thread = 0;
+    std::uint32_t process = 0;  // that did it, if several were traced one after the other
     std::uint64_t offset = 0;
     std::uint32_t size = 0;
     std::vector<std::byte> bytes;      // of a store
@@ -24,6 +25,7 @@ struct Event {
 struct Module {
     std::uint64_t loaded_at = 0;  // the address at which file offset 0 lies
     std::string path;
+    std::uint32_t process = 0;
 };
 
 struct Trace {
@@ -32,6 +34,7 @@ struct Trace {
     std::uint64_t pool_bytes = 0;
     std::uint64_t tracing_ns = 0;
     bool complete = false;  // the traced program ended in order
+    bool full = false;      // and this is only what there was room for
 
     std::uint64_t count(EventKind kind) const;
     std::uint64_t stores() const;

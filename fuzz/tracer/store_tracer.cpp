@@ -290,6 +290,7 @@ Recorder recorder;
 struct sigaction previous_trap, previous_stop;
 
 void mapped(const PoolMapping& mapping) {
+    buffer->open();
     raw_mprotect(mapping.address, mapping.size_bytes, PROT_READ);
     buffer->head().pool_bytes = std::max(buffer->head().pool_bytes, WatchedPool::largest_end());
 }
@@ -343,11 +344,15 @@ void StoreTracer::stop() {
     if (buffer == nullptr) return;
     const auto spent = std::chrono::steady_clock::now() - started;
     observe_boundary(nullptr);
+    // What the program still stores, in the last destructors, must not fault.
+    for (const PoolMapping& mapping : WatchedPool::all())
+        raw_mprotect(mapping.address, mapping.size_bytes, PROT_READ | PROT_WRITE);
     WatchedPool::unwatch();
     pool::FaultDispatcher::unsubscribe(on_fault);
     record_modules();
-    buffer->head().tracing_ns = static_cast<std::uint64_t>(std::chrono::nanoseconds(spent).count());
-    buffer->head().complete = buffer->full() ? 0 : 1;
+    buffer->head().tracing_ns +=
+        static_cast<std::uint64_t>(std::chrono::nanoseconds(spent).count());
+    buffer->close();
     buffer = nullptr;
     sigaction(SIGTRAP, &previous_trap, nullptr);
     sigaction(kStopSignal, &previous_stop, nullptr);
@@ -364,10 +369,13 @@ void StoreTracer::acknowledge(std::uint64_t operation) {
     if (buffer == nullptr) return;
     lock();
     record(EventKind::acknowledge, operation, 0, nullptr, {});
+    ++buffer->head().acknowledged;
     unlock();
 }
 
 bool StoreTracer::running() { return buffer != nullptr; }
+
+bool StoreTracer::has_seen_pool() { return WatchedPool::largest_end() != 0; }
 
 namespace detail {
 void second_thread_starts() { more_than_one_thread = true; }

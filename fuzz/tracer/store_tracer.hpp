@@ -25,7 +25,7 @@ class StoreTracer {
     // Traces stores to mappings that are made of the file from now on, into `buffer`, which
     // outlives the tracing. One at a time in a process.
     static Result<void> start(const std::string& path, TraceBuffer& buffer);
-    // Closes the trace; `complete` in its head is set.
+    // Closes the trace; `complete` in its head is set. The pool may be stored to, unseen.
     static void stop();
 
     // Marks the beginning and the acknowledgement of an operation. Outside a trace they do nothing.
@@ -33,6 +33,7 @@ class StoreTracer {
     static void acknowledge(std::uint64_t operation);
 
     static bool running();
+    static bool has_seen_pool();  // a mapping of it
 };
 
 }  // namespace holdfast::crash

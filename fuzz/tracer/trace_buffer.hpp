@@ -17,17 +17,28 @@ class TraceBuffer {
     explicit TraceBuffer(std::span<std::byte> memory) : memory_(memory) {
         const TraceHead head;
         std::memcpy(memory_.data(), &head, sizeof head);
+        this->head().processes = 1;
+    }
+
+    // Goes on with what another process has begun (or only prepared: a head and nothing after it).
+    static TraceBuffer resumed(std::span<std::byte> memory) {
+        TraceBuffer buffer;
+        buffer.memory_ = memory;
+        buffer.process_ = static_cast<std::uint32_t>(
+            __atomic_fetch_add(&buffer.head().processes, 1, __ATOMIC_RELAXED));
+        return buffer;
     }
 
     TraceHead& head() { return *reinterpret_cast<TraceHead*>(memory_.data()); }
 
-    // False if there is no room: the trace ends there and is not complete.
-    bool append(const EventRecord& record, const void* data, std::span<const std::uint64_t> stack) {
+    // False if there is no room: the trace ends there and is marked as full.
+    bool append(EventRecord record, const void* data, std::span<const std::uint64_t> stack) {
+        record.process = process_;
         const std::uint64_t data_bytes =
             has_data(record.kind) ? (std::uint64_t{record.size} + 7) / 8 * 8 : 0;
         const std::uint64_t at = sizeof(TraceHead) + head().events_bytes;
         if (at + sizeof record + data_bytes + stack.size_bytes() > memory_.size()) {
-            full_ = true;
+            head().complete = kFull;
             return false;
         }
         std::byte* to = memory_.data() + at;
@@ -39,11 +50,21 @@ class TraceBuffer {
         head().events_bytes += sizeof record + data_bytes + stack.size_bytes();
         return true;
     }
-    bool full() const { return full_; }
+    bool full() { return head().complete == kFull; }
+
+    // While a process is in it, and after that.
+    void open() {
+        if (!full()) head().complete = 0;
+    }
+    void close() {
+        if (!full()) head().complete = kComplete;
+    }
 
   private:
+    static constexpr std::uint32_t kComplete = 1, kFull = 2;
+    TraceBuffer() = default;
     std::span<std::byte> memory_;
-    bool full_ = false;
+    std::uint32_t process_ = 0;
 };
 
 }  // namespace holdfast::crash

@@ -92,6 +92,8 @@ const PoolMapping* WatchedPool::find(const void* address) {
     return nullptr;
 }
 
+std::span<const PoolMapping> WatchedPool::all() { return {mappings.data(), mapping_count}; }
+
 std::uint64_t WatchedPool::largest_end() { return end_of_mapped; }
 
 }  // namespace holdfast::crash

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "holdfast/error.hpp"
@@ -44,7 +45,8 @@ class WatchedPool {
     static void unwatch();
     // The mapping that holds the address, or nullptr.
     static const PoolMapping* find(const void* address);
-    static std::uint64_t largest_end();  // of the file's bytes ever mapped
+    static std::span<const PoolMapping> all();
+    static std::uint64_t largest_end();  // of the file's bytes ever mapped; 0 if it never was
 };
 
 // The kernel's calls, past this and every other interposition.
