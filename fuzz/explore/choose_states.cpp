@@ -106,17 +106,26 @@ class Chooser {
     }
 
     // All lines visible but one, and all lines lost but one: each line with each of its candidates.
+    // First those that this window has stored to, and what is farthest from the rest: a small
+    // number of states must not go into the many contents of a line that was left long ago.
     void one_line_apart() {
-        for (const std::size_t index : relevant_) {
-            const std::size_t count = window_.lines[index].candidates.size();
-            for (std::uint16_t candidate = 0; candidate < count; ++candidate) {
-                if (done()) return;
-                Choice lost = newest_, early = with_relevant_at(0);
-                lost[index] = early[index] = candidate;
-                offer(lost);
-                offer(early);
-            }
-        }
+        std::vector<std::size_t> lines = relevant_;
+        std::stable_partition(lines.begin(), lines.end(),
+                              [&](std::size_t index) { return has_new_[index]; });
+        const auto offer_both = [&](std::size_t index, std::size_t if_lost, std::size_t if_early) {
+            if (done()) return;
+            Choice lost = newest_, early = with_relevant_at(0);
+            lost[index] = static_cast<std::uint16_t>(if_lost);
+            early[index] = static_cast<std::uint16_t>(if_early);
+            offer(lost);
+            offer(early);
+        };
+        for (const std::size_t index : lines)
+            offer_both(index, 0, window_.lines[index].candidates.size() - 1);
+        for (const std::size_t index : lines)
+            for (std::size_t candidate = 0; candidate < window_.lines[index].candidates.size();
+                 ++candidate)
+                offer_both(index, candidate, candidate);
     }
 
     void sample() {
