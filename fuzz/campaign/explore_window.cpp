@@ -206,7 +206,8 @@ WindowResult WindowExplorer::explore(const CrashWindow& window) {
                                .seed = options_.seed};
     const auto judge = [&](const Choice& choice) { return judge_once(window, choice); };
 
-    const bool may_prune = options_.exploration >= Exploration::sampled;
+    const bool may_prune =
+        options_.exploration >= Exploration::sampled && !subject_.is_other_program();
     if (may_prune && coverage.states > static_cast<double>(options_.states_per_window)) {
         Relevance relevance = find_relevant(window);
         std::mt19937_64 random(options_.seed * 31 + window.number);
@@ -240,12 +241,15 @@ WindowResult WindowExplorer::explore(const CrashWindow& window) {
             coverage.why_not = "stopped";
         else if (coverage.relevant > static_cast<double>(options_.states_per_window))
             coverage.why_not = fmt::format("{:.3g} states, {} allowed in a window",
-                                           coverage.relevant, options_.states_per_window);
+                                           coverage.relevant, options_.states_per_window) +
+                               (subject_.is_other_program()
+                                    ? "; what a check in another process reads is not known"
+                                    : "");
         else
             coverage.why_not = "a line with too many stores has more contents than were listed";
     }
     coverage.judged = result_.states;
-    if (options_.depth >= 2 && subject_.has_recovery() &&
+    if (options_.depth >= 2 && subject_.has_recovery() && !subject_.is_other_program() &&
         options_.exploration >= Exploration::sampled)
         explore_recovery(window);
 

@@ -93,6 +93,10 @@ const char* to_string(Exploration exploration) {
 
 Result<void> Subject::recover(const std::string&) { return {}; }
 
+Result<void> Subject::run_traced(const std::string&, const std::string&) {
+    return fail(ErrorCode::unsupported, fmt::format("{} starts no other program", name()));
+}
+
 Result<Outcome> explore(Subject& subject, const TracedRun& run, const Options& given) {
     const auto begin = Clock::now();
     Outcome outcome = describe(subject, run);

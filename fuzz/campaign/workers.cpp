@@ -164,6 +164,7 @@ class Foreman {
         const auto begin = Clock::now();
         while (well && any_running()) {
             well = wait_for_news();
+            if (interrupted()) well = fail(ErrorCode::io, "the campaign was interrupted");
             const double spent = std::chrono::duration<double>(Clock::now() - begin).count();
             if ((options_.seconds > 0 && spent > options_.seconds) ||
                 (options_.states != 0 && board_->states >= options_.states) ||
@@ -176,10 +177,7 @@ class Foreman {
                     {board_->states, windows_done_, windows_ / options_.shards, violations_});
         }
         for (Job& job : jobs_) {
-            if (job.process > 0) {
-                kill(job.process, SIGKILL);
-                waitpid(job.process, nullptr, 0);
-            }
+            if (job.process > 0) end_child(job.process);
             if (job.pipe >= 0) close(job.pipe);
         }
         release_shared_memory(memory_);
@@ -298,7 +296,7 @@ class Foreman {
             const double seconds = static_cast<double>(now_ns() - started) / 1e9;
             if (seconds < options_.seconds_per_check) continue;
             jobs_[i].killed_for_time = true;
-            kill(jobs_[i].process, SIGKILL);
+            kill(-jobs_[i].process, SIGKILL);  // and what it has started
         }
     }
 

@@ -8,18 +8,22 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <string_view>
 
+#include "holdfast/crash.hpp"
 #include "tracer/watched_pool.hpp"
 
 namespace holdfast::crash {
 namespace {
 
 constexpr std::string_view kScratchPrefix = "holdfast-crash-";
+volatile std::sig_atomic_t interrupt_asked = 0;
 
 // What the child says: 0 and its answer, or an error's code and message.
 void write_all(int file, const void* data, std::size_t size) {
@@ -38,16 +42,19 @@ std::string read_until_end(int file, double seconds, bool* timed_out) {
     pollfd waiting{file, POLLIN, 0};
     *timed_out = false;
     timespec begin{}, now{};
+    constexpr int kLookUpEvery = 100;  // milliseconds, for an interrupt
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (;;) {
         clock_gettime(CLOCK_MONOTONIC, &now);
         const auto spent = static_cast<int>((now.tv_sec - begin.tv_sec) * 1000 +
                                             (now.tv_nsec - begin.tv_nsec) / 1'000'000);
         const int left = deadline - spent;
-        if (left <= 0 || poll(&waiting, 1, left) == 0) {
+        if (interrupted()) return text;
+        if (left <= 0) {
             *timed_out = true;
             return text;
         }
+        if (poll(&waiting, 1, std::min(left, kLookUpEvery)) <= 0) continue;
         char part[4096];
         const ssize_t size = read(file, part, sizeof part);
         if (size < 0 && errno == EINTR) continue;
@@ -69,13 +76,26 @@ pid_t fork_child(const std::function<void()>& work) {
     const pid_t parent = getpid();
     std::fflush(nullptr);
     const pid_t child = fork();
+    if (child > 0) setpgid(child, child);
     if (child != 0) return child;
+    setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(0);
     signal(SIGINT, SIG_IGN);  // the parent decides
+    signal(SIGTERM, SIG_DFL);
     work();
     _exit(0);
 }
+
+void end_child(pid_t child) {
+    kill(-child, SIGKILL);
+    kill(child, SIGKILL);  // should it not have come to have a group
+    while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
+    }
+}
+
+void interrupt() { interrupt_asked = 1; }
+bool interrupted() { return interrupt_asked != 0; }
 
 Result<void> run_in_child(const std::string& what, double seconds,
                           const std::function<Result<void>()>& work) {
@@ -113,10 +133,13 @@ Result<std::string> run_in_child_with_answer(const std::string& what, double sec
     bool timed_out = false;
     const std::string answer = read_until_end(ends[0], seconds, &timed_out);
     close(ends[0]);
-    if (timed_out) kill(child, SIGKILL);
     int status = 0;
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
+    if (timed_out || interrupted())
+        end_child(child);
+    else
+        while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+        }
+    if (interrupted()) return fail(ErrorCode::io, fmt::format("{} was interrupted", what));
     if (timed_out)
         return fail(ErrorCode::io,
                     fmt::format("{} did not end within {} s and was killed", what, seconds));

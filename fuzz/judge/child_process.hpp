@@ -21,8 +21,15 @@ Result<void> run_in_child(const std::string& what, double seconds,
 Result<std::string> run_in_child_with_answer(const std::string& what, double seconds,
                                              const std::function<Result<std::string>()>& work);
 
-// A child that dies with this process and does not run its exit handlers.
+// A child that dies with this process and does not run its exit handlers. It leads a process group,
+// so that what it has started can be ended with it.
 pid_t fork_child(const std::function<void()>& work);
+
+// SIGKILL to the child and to all of its group; waits for the child.
+void end_child(pid_t child);
+
+// Whether crash::interrupt was called: whoever waits for a child gives up.
+bool interrupted();
 
 // "signal 11 (Segmentation fault)", "exit status 3".
 std::string describe_end(int wait_status);
@@ -32,7 +39,6 @@ std::span<std::byte> shared_memory(std::size_t size_bytes);
 void release_shared_memory(std::span<std::byte> memory);
 
 // A folder in /dev/shm, removed at the end. Those whose process is gone (killed) go with the next.
-// After SIGINT and SIGTERM all of this process's are removed too.
 class ScratchFolder {
   public:
     ScratchFolder();

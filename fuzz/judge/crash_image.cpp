@@ -77,4 +77,15 @@ void CrashImage::restore_all() {
     patched_.clear();
 }
 
+void CrashImage::restore_by_comparing() {
+    // Pages that a shortened file lost would not be there to be compared.
+    if (ftruncate(file_, static_cast<off_t>(base_.size())) != 0) return;
+    for (std::uint64_t at = 0; at < base_.size(); at += kPage) {
+        const std::uint64_t size = std::min<std::uint64_t>(kPage, base_.size() - at);
+        if (std::memcmp(mapped_ + at, base_.data() + at, size) != 0)
+            std::memcpy(mapped_ + at, base_.data() + at, size);
+    }
+    patched_.clear();
+}
+
 }  // namespace holdfast::crash

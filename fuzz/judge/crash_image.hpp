@@ -21,7 +21,7 @@ class CrashImage {
     CrashImage& operator=(CrashImage&&) = delete;
     ~CrashImage();
 
-    // For this process and its children.
+    // For this process, its children, and other programs of the same user.
     const std::string& path() const { return path_; }
     std::uint64_t size_bytes() const { return base_.size(); }
     std::span<const std::byte> base() const { return base_; }
@@ -33,6 +33,8 @@ class CrashImage {
     // Puts back the pages (numbers) and all that was patched.
     void restore(const std::vector<std::uint64_t>& pages);
     void restore_all();
+    // The same for few changes that nobody has noted: reads everything, writes what differs.
+    void restore_by_comparing();
 
   private:
     CrashImage() = default;

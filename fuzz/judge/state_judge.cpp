@@ -29,6 +29,7 @@ class Stopwatch {
 }  // namespace
 
 Result<StateJudge> StateJudge::create(Subject& subject, CrashImage& image) {
+    if (subject.is_other_program()) return StateJudge(subject, image);
     if (auto started = PageWatch::start(image.path(), image.size_bytes()); !started)
         return std::unexpected(started.error());
     StateJudge judge(subject, image);
@@ -56,7 +57,7 @@ std::string StateJudge::judge(const Patches& patches, const Moment& moment,
     {
         const Stopwatch watch(times_.patch_seconds);
         for (const auto& [line, bytes] : patches) image_->patch(line, bytes);
-        PageWatch::begin_run(closed_pages);
+        if (watching_) PageWatch::begin_run(closed_pages);
     }
     std::string wrong;
     {
@@ -68,6 +69,10 @@ std::string StateJudge::judge(const Patches& patches, const Moment& moment,
         }
     }
     const Stopwatch watch(times_.restore_seconds);
+    if (!watching_) {
+        image_->restore_by_comparing();
+        return wrong;
+    }
     if (touched != nullptr) *touched = PageWatch::touched();
     image_->restore(PageWatch::written());
     return wrong;

@@ -22,7 +22,8 @@ struct JudgeTimes {
 
 class StateJudge {
   public:
-    // Watches the image's pages from now on; one judge at a time in a process.
+    // Watches the image's pages from now on, unless the check is another program; one judge at a
+    // time in a process.
     static Result<StateJudge> create(Subject& subject, CrashImage& image);
     StateJudge(StateJudge&& other) noexcept;
     ~StateJudge();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -14,9 +15,6 @@
 namespace holdfast::crash {
 namespace {
 
-// Reserved, not used: a trace takes what its events need.
-constexpr std::size_t kTraceBytes = std::size_t{2} << 30;
-
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kLargestFilled = std::uint64_t{1} << 30;
 
@@ -28,6 +26,11 @@ class MarkedOperations final : public Operations {
   private:
     std::uint64_t number_ = 0;
 };
+
+std::unexpected<Error> too_much_for_a_trace() {
+    return fail(ErrorCode::no_space,
+                "the run stores too much for one trace (2 GiB): give it less to do");
+}
 
 Result<std::vector<std::byte>> read_file(const std::string& path) {
     struct stat status{};
@@ -75,7 +78,7 @@ std::uint64_t fingerprint_of(const Trace& trace) {
 
 Result<Trace> trace_process(const std::string& path, double seconds,
                             const std::function<Result<void>(Operations&)>& work) {
-    const std::span<std::byte> memory = shared_memory(kTraceBytes);
+    const std::span<std::byte> memory = shared_memory(kTraceRoomBytes);
     if (memory.empty()) return fail(ErrorCode::io, "no memory for a trace");
     auto done = run_in_child("the traced run", seconds, [&]() -> Result<void> {
         PageWatch::stop();  // the worker's; here stores are traced instead
@@ -84,9 +87,7 @@ Result<Trace> trace_process(const std::string& path, double seconds,
         MarkedOperations operations;
         auto worked = work(operations);
         StoreTracer::stop();
-        if (worked && buffer.full())
-            return fail(ErrorCode::no_space,
-                        "the run stores too much for one trace (2 GiB): give it less to do");
+        if (worked && buffer.full()) return too_much_for_a_trace();
         return worked;
     });
     Result<Trace> trace = fail(ErrorCode::io, "");
@@ -100,13 +101,47 @@ Result<Trace> trace_process(const std::string& path, double seconds,
     return trace;
 }
 
+Result<Trace> trace_program(const std::string& trace_path, double seconds,
+                            const std::function<Result<void>()>& work) {
+    {
+        std::ofstream file(trace_path, std::ios::binary);
+        const TraceHead head;
+        file.write(reinterpret_cast<const char*>(&head), sizeof head);
+        file.close();
+        if (!file || truncate(trace_path.c_str(), kTraceRoomBytes) != 0)
+            return fail(ErrorCode::io, fmt::format("cannot make the trace file {}", trace_path));
+    }
+    if (auto done = run_in_child("the run", seconds, work); !done)
+        return std::unexpected(done.error());
+    auto trace = Trace::load(trace_path);
+    if (!trace) return trace;
+    if (trace->full) return too_much_for_a_trace();
+    if (!trace->events.empty() && !trace->complete)
+        return fail(ErrorCode::io, "the program that maps the pool did not end in order");
+    if (trace->count(EventKind::begin) == 0 && !trace->events.empty()) {
+        const Event &first = trace->events.front(), &last = trace->events.back();
+        const auto mark = [](EventKind kind, const Event& beside) {
+            Event event;
+            event.kind = kind;
+            event.thread = beside.thread;
+            event.process = beside.process;
+            return event;
+        };
+        Event begin = mark(EventKind::begin, first), end = mark(EventKind::acknowledge, last);
+        trace->events.insert(trace->events.begin(), std::move(begin));
+        trace->events.push_back(std::move(end));
+    }
+    return trace;
+}
+
 Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std::uint8_t> fill) {
     const ScratchFolder folder;
     if (folder.path().empty())
         return fail(ErrorCode::io, "cannot make a folder in /dev/shm for the subject's pool");
     const std::string path = folder.path() + "/pool";
     auto set_up = run_in_child("the set-up", seconds, [&]() -> Result<void> {
-        if (!fill) return subject.set_up(path);
+        // What another program writes cannot be seen.
+        if (!fill || subject.is_other_program()) return subject.set_up(path);
         if (auto watched = PageWatch::start(path, kLargestFilled); !watched) return watched;
         PageWatch::begin_run({});
         auto done = subject.set_up(path);
@@ -118,14 +153,21 @@ Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std:
     if (!set_up) return std::unexpected(set_up.error());
     auto image = read_file(path);
     if (!image) return std::unexpected(image.error());
-    auto trace = trace_process(
-        path, seconds, [&](Operations& operations) { return subject.run(path, operations); });
+    const std::string trace_path = folder.path() + "/trace";
+    auto trace = subject.is_other_program()
+                     ? trace_program(trace_path, seconds,
+                                     [&] { return subject.run_traced(path, trace_path); })
+                     : trace_process(path, seconds, [&](Operations& operations) {
+                           return subject.run(path, operations);
+                       });
     if (!trace) return std::unexpected(trace.error());
     if (trace->stores() == 0)
-        return fail(ErrorCode::invalid_argument,
-                    fmt::format("the run of {} stored nothing to {}: does it map the file shared, "
-                                "and persist through libpmem?",
-                                subject.name(), path));
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("the run of {} stored nothing to its pool: does it map the file "
+                        "shared, and persist through {}?",
+                        subject.name(),
+                        subject.is_other_program() ? "a dynamically linked libpmem" : "libpmem"));
     image->resize(std::max<std::size_t>(image->size(), trace->pool_bytes));
     trace->pool_bytes = image->size();
     const std::uint64_t fingerprint = fingerprint_of(*trace);

@@ -29,6 +29,12 @@ Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std:
 Result<Trace> trace_process(const std::string& path, double seconds,
                             const std::function<Result<void>(Operations&)>& work);
 
+// Calls `work` in a forked process, with the path of a file to which a program with
+// libholdfast-crash-preload.so in it shall write its trace. If that marks no operations, all of it
+// is one.
+Result<Trace> trace_program(const std::string& trace_path, double seconds,
+                            const std::function<Result<void>()>& work);
+
 std::uint64_t fingerprint_of(const Trace& trace);
 
 }  // namespace holdfast::crash

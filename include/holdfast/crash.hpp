@@ -10,12 +10,13 @@
 //     for (const auto& violation : result->violations) std::puts(violation.text.c_str());
 //
 // It works on any code that reaches persistent memory through libpmem or libpmemobj, in a program
-// that links holdfast::crash (which takes the place of libpmem's functions, and of mmap).
+// that links holdfast::crash (which takes the place of libpmem's functions, and of mmap). Programs
+// that do not are crashed by the command `holdfast crash run --setup … --run … --check …`.
 //
 // Thread safety: one campaign at a time in a process, begun while the process has one thread. The
 // subject's functions run in processes of their own, forked for it; they share nothing afterwards.
-// Nothing is left behind in /dev/shm: images have no name there, and what has one goes at the end,
-// at the next campaign if the process was killed.
+// Nothing is left behind in /dev/shm: images have no name there, and what has one goes at the end
+// (also after `interrupt`), at the next campaign if the process was killed.
 #pragma once
 
 #include <cstdint>
@@ -63,6 +64,13 @@ class Subject {
     // its turn to crash recovery too. By default there is nothing, and recovery is not crashed.
     virtual bool has_recovery() const { return false; }
     virtual Result<void> recover(const std::string& path);
+
+    // A subject whose run and check are programs that it starts says so. Then `run_traced` is
+    // called in the place of `run`, and starts the program with libholdfast-crash-preload.so in it,
+    // which writes to the file `trace`. Since the harness cannot see what a check in another
+    // process reads, it leaves out no states; recovery is not crashed.
+    virtual bool is_other_program() const { return false; }
+    virtual Result<void> run_traced(const std::string& path, const std::string& trace);
 };
 
 enum class Platform : std::uint8_t {
@@ -152,6 +160,10 @@ struct Outcome {
 
 // Errors: invalid_argument, io; and what the subject's own set_up and run say.
 Result<Outcome> run(Subject& subject, const Options& options);
+
+// For a handler of SIGINT or SIGTERM: the campaign under way stops, ends its processes, removes
+// what it has made, and returns an error. So does every later one. Async-signal-safe.
+void interrupt();
 
 // Judges one state again. The error says so if the token is of another subject or another build.
 Result<Outcome> replay(Subject& subject, const std::string& token, const Options& options);
