@@ -1,20 +1,24 @@
-// crash run, workloads: the crash harness on holdfast's own workloads.
+// crash run, replay, plant, mutants, workloads: the crash harness on holdfast's own workloads, and
+// run and replay on other programs too.
 #include <fmt/ranges.h>
 #include <holdfast/crash.hpp>
 
 #include <algorithm>
 #include <fstream>
 #include <map>
-#include <sstream>
+#include <optional>
 #include <thread>
 
 #include "arguments.hpp"
 #include "commands.hpp"
+#include "crash_interrupt.hpp"
 #include "crash_report.hpp"
+#include "crash_subject.hpp"
 #include "judge/traced_run.hpp"
 #include "mutants/mutant_classes.hpp"
 #include "mutants/systematic.hpp"
 #include "output.hpp"
+#include "subjects/command_subject.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
 
@@ -22,40 +26,36 @@ namespace holdfast::tool {
 namespace {
 
 struct RunArguments {
-    std::string workload = "map_one";
+    SubjectArguments subject;
     std::string out;
     std::string shard = "0/1";
     bool eadr = false;
     bool windows = false;
+    std::optional<std::uint64_t> per_window;
     crash::Options options;
 };
 
-// A file with a script, or a name.
-Result<crash::Script> load_workload(const std::string& name) {
-    std::ifstream file(name);
-    if (name.find('/') == std::string::npos && !name.ends_with(".txt") && !file.good())
-        return crash::find_workload(name);
-    if (!file.good()) return fail(ErrorCode::not_found, fmt::format("{}: no such workload", name));
-    std::ostringstream text;
-    text << file.rdbuf();
-    return crash::Script::parse(name.substr(name.rfind('/') + 1), text.str());
-}
-
 Outcome run(const Context& context, const RunArguments& arguments) {
-    auto script = load_workload(arguments.workload);
-    if (!script) return std::unexpected(script.error());
+    auto subject = make_subject(arguments.subject);
+    if (!subject) return std::unexpected(subject.error());
+    if (arguments.subject.is_program() && arguments.subject.check.empty())
+        return fail(ErrorCode::invalid_argument, "there is no command to check with (--check)");
     crash::Options options = arguments.options;
+    // A check that is a program of its own takes twenty times as long.
+    if (arguments.per_window)
+        options.states_per_window = *arguments.per_window;
+    else if (arguments.subject.is_program())
+        options.states_per_window = 200;
     options.platform = arguments.eadr ? crash::Platform::eadr : crash::Platform::adr;
-    CrashProgress progress(script->name);
+    CrashProgress progress((*subject)->name());
     options.progress = [&](const crash::Progress& now) { progress.update(now); };
-    crash::StoreWorkload workload(std::move(*script));
-    auto outcome = crash::run(workload, options);
+    auto outcome = crash::run(**subject, options);
     progress.clear();
     if (!outcome) return std::unexpected(outcome.error());
     if (context.json)
         print_json(json_of(*outcome));
     else
-        print_text(*outcome, arguments.windows);
+        print_text(*outcome, arguments.windows, to_command_line(arguments.subject));
     if (!arguments.out.empty()) {
         std::ofstream file(arguments.out);
         file << json_of(*outcome).dump(2) << '\n';
@@ -67,15 +67,15 @@ Outcome run(const Context& context, const RunArguments& arguments) {
 void declare_run(CLI::App& command, RunArguments& arguments) {
     crash::Options& options = arguments.options;
     options.jobs = std::max(1U, std::thread::hardware_concurrency());
-    command
-        .add_option("--workload", arguments.workload,
-                    "a name (`crash workloads` lists them), mix-SEED, or a file")
-        ->capture_default_str();
+    declare_subject(command, arguments.subject);
+    declare_programs(command, arguments.subject, true);
+    declare_limits(command, options);
     command.add_option("--states", options.states, "judge at most so many states");
     command
-        .add_option("--per-window", options.states_per_window,
-                    "explore a window to the end if it has no more states")
-        ->capture_default_str();
+        .add_option("--per-window", arguments.per_window,
+                    "explore a window to the end if it has no more states, otherwise extremes and "
+                    "a sample; 2000 if not given, 200 of another program")
+        ->check(CLI::PositiveNumber);
     command.add_option("--seconds", options.seconds, "stop after so long");
     command.add_option("--seed", options.seed, "of what is sampled")->capture_default_str();
     command.add_option("--jobs", options.jobs, "worker processes")
@@ -95,6 +95,7 @@ void declare_run(CLI::App& command, RunArguments& arguments) {
 }
 
 struct ReplayArguments {
+    SubjectArguments subject;
     std::string token;
     crash::Options options;
 };
@@ -107,15 +108,19 @@ Outcome replay(const Context& context, const ReplayArguments& arguments) {
         return fail(ErrorCode::invalid_argument,
                     fmt::format("\"{}\" is no token; `crash run` prints one with each violation",
                                 arguments.token));
-    auto script = load_workload(arguments.token.substr(begin + 1, end - begin - 1));
-    if (!script) return std::unexpected(script.error());
-    crash::StoreWorkload workload(std::move(*script));
-    auto outcome = crash::replay(workload, arguments.token, arguments.options);
+    SubjectArguments named = arguments.subject;
+    named.workload = arguments.token.substr(begin + 1, end - begin - 1);
+    if (named.workload.starts_with(crash::CommandSubject::kNamePrefix) && !named.is_program())
+        return fail(ErrorCode::invalid_argument,
+                    "the token is of another program: give its --setup, --run and --check too");
+    auto subject = make_subject(named);
+    if (!subject) return std::unexpected(subject.error());
+    auto outcome = crash::replay(**subject, arguments.token, arguments.options);
     if (!outcome) return std::unexpected(outcome.error());
     if (context.json)
         print_json(json_of(*outcome));
     else
-        print_text(*outcome, false);
+        print_text(*outcome, false, to_command_line(arguments.subject));
     return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
 }
 
@@ -229,6 +234,7 @@ void add_crash_commands(CLI::App& app, Context& context) {
         "crash", "Crash a workload everywhere, reopen what is left, and judge it.");
     crash->require_subcommand(1);
     crash->fallthrough();
+    crash->preparse_callback([](std::size_t) { end_campaigns_on_signals(); });
     add_command<RunArguments>(*crash, context, "run",
                               "Explore the crash states of a workload; the exit status is 1 if one "
                               "of them is wrong.",
@@ -237,6 +243,8 @@ void add_crash_commands(CLI::App& app, Context& context) {
         *crash, context, "replay", "Judge one state again, which a token names.",
         [](CLI::App& command, ReplayArguments& arguments) {
             command.add_option("TOKEN", arguments.token, "as `crash run` prints it")->required();
+            declare_programs(command, arguments.subject, true);
+            declare_limits(command, arguments.options);
         },
         replay);
     add_command<PlantArguments>(
@@ -278,6 +286,7 @@ void add_crash_commands(CLI::App& app, Context& context) {
                 ->capture_default_str();
         },
         mutants);
+    add_crash_trace_command(*crash, context);
     add_command<WorkloadsArguments>(
         *crash, context, "workloads", "List the workloads.", [](CLI::App&, WorkloadsArguments&) {},
         list_workloads);

@@ -48,7 +48,7 @@ double states_per_second(const crash::Outcome& outcome) {
     return outcome.seconds > 0 ? static_cast<double>(outcome.states) / outcome.seconds : 0;
 }
 
-void print_violation(const crash::Violation& violation) {
+void print_violation(const crash::Violation& violation, const std::string& subject_arguments) {
     print("\nVIOLATION {}\n", violation.text);
     print("  power failed {}, {} operations acknowledged{}{}\n", violation.crash_point,
           violation.moment.acknowledged,
@@ -60,7 +60,8 @@ void print_violation(const crash::Violation& violation) {
         for (const std::string& frame : line.stack) print("      {}\n", frame);
     }
     if (violation.lines.empty() && !violation.token.empty()) print("  whichever lines are lost\n");
-    if (!violation.token.empty()) print("  holdfast crash replay {}\n", violation.token);
+    if (!violation.token.empty())
+        print("  holdfast crash replay {}{}\n", violation.token, subject_arguments);
 }
 
 }  // namespace
@@ -97,7 +98,8 @@ Json json_of(const crash::Outcome& outcome) {
             {"windows", windows}};
 }
 
-void print_text(const crash::Outcome& outcome, bool every_window) {
+void print_text(const crash::Outcome& outcome, bool every_window,
+                const std::string& subject_arguments) {
     if (every_window)
         for (const crash::Coverage& window : outcome.windows)
             print(
@@ -106,7 +108,8 @@ void print_text(const crash::Outcome& outcome, bool every_window) {
                 window.first_event, window.end_event, window.moment.acknowledged,
                 window.moment.in_flight ? "+1" : "  ", window.lines, window.states, window.relevant,
                 window.judged, window.exhaustive ? "" : ": ", window.why_not);
-    for (const crash::Violation& violation : outcome.violations) print_violation(violation);
+    for (const crash::Violation& violation : outcome.violations)
+        print_violation(violation, subject_arguments);
     if (!outcome.violations.empty()) print("\n");
     print("{}: {} stores, {} flushes, {} fences; {} crash windows, {} explored to the end\n",
           outcome.subject, outcome.stores, outcome.flushes, outcome.fences, outcome.windows.size(),

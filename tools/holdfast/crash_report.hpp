@@ -11,7 +11,9 @@
 namespace holdfast::tool {
 
 Json json_of(const crash::Outcome& outcome);
-void print_text(const crash::Outcome& outcome, bool every_window);
+// `subject_arguments`: what a replay needs besides the token.
+void print_text(const crash::Outcome& outcome, bool every_window,
+                const std::string& subject_arguments = {});
 
 // One line on a terminal: states a second, windows done, findings.
 class CrashProgress {

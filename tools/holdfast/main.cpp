@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "commands.hpp"
+#include "crash_interrupt.hpp"
 #include "output.hpp"
 
 namespace holdfast::tool {
@@ -65,6 +66,10 @@ ExitStatus run(int argc, char** argv) {
         return ExitStatus::wrong_usage;
     }
     const Outcome outcome = context.run();
+    if (const int signal_number = interrupting_signal(); signal_number != 0) {
+        report(context.json, "interrupted", "interrupted");
+        return static_cast<ExitStatus>(128 + signal_number);  // as a shell has it
+    }
     if (outcome) return *outcome;
     report(context.json, to_string(outcome.error().code), outcome.error().message);
     return exit_status_of(outcome.error().code);
