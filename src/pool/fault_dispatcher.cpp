@@ -22,8 +22,10 @@ void dispatch(int signal, siginfo_t* info, void* context) {
     } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
         previous.sa_handler(signal);
     } else {
-        // The instruction faults again, and the default action ends the process with a core.
+        // The instruction faults again, and the default action ends the process with a core. What
+        // somebody sent would not come again.
         std::signal(signal, SIG_DFL);
+        if (info->si_code <= 0) raise(signal);
     }
 }
 
