@@ -25,12 +25,18 @@ class Chooser {
             all();
             return lines_complete();
         }
+        // A window may have more events than it may have states, so that its order comes later.
+        if (options_.exploration >= Exploration::sampled) {
+            offer(newest_);
+            offer(with_relevant_at(0));
+            one_line_apart(Apart::far);
+        }
         program_order();
         if (options_.exploration == Exploration::program_order) return false;
         offer(with_relevant_at(0));
         offer(newest_);
         if (options_.exploration == Exploration::flushed_only) return false;
-        one_line_apart();
+        one_line_apart(Apart::all);
         sample();
         return false;
     }
@@ -108,7 +114,8 @@ class Chooser {
     // All lines visible but one, and all lines lost but one: each line with each of its candidates.
     // First those that this window has stored to, and what is farthest from the rest: a small
     // number of states must not go into the many contents of a line that was left long ago.
-    void one_line_apart() {
+    enum class Apart : std::uint8_t { far, all };
+    void one_line_apart(Apart how) {
         std::vector<std::size_t> lines = relevant_;
         std::stable_partition(lines.begin(), lines.end(),
                               [&](std::size_t index) { return has_new_[index]; });
@@ -120,8 +127,11 @@ class Chooser {
             offer(lost);
             offer(early);
         };
-        for (const std::size_t index : lines)
-            offer_both(index, 0, window_.lines[index].candidates.size() - 1);
+        if (how == Apart::far) {
+            for (const std::size_t index : lines)
+                offer_both(index, 0, window_.lines[index].candidates.size() - 1);
+            return;
+        }
         for (const std::size_t index : lines)
             for (std::size_t candidate = 0; candidate < window_.lines[index].candidates.size();
                  ++candidate)
