@@ -13,9 +13,23 @@
 
 namespace holdfast::crash {
 
+namespace {
+
+// Any base does: pmreorder takes it off again.
+constexpr std::uint64_t kBase = 0x1000'0000'0000;
+
+// Whole lines, as pmemcheck logs them: pmreorder takes a store for flushed only if the range named
+// here meets it.
+std::string flush_of(const Event& event) {
+    constexpr std::uint64_t kLine = 64;
+    const std::uint64_t begin = event.offset / kLine * kLine;
+    const std::uint64_t end = (event.offset + event.size + kLine - 1) / kLine * kLine;
+    return fmt::format("|FLUSH;{:#x};{:#x}", kBase + begin, end - begin);
+}
+
+}  // namespace
+
 std::string to_pmemcheck_log(const Trace& trace, const std::string& pool_path) {
-    // Any base does: pmreorder takes it off again.
-    constexpr std::uint64_t kBase = 0x1000'0000'0000;
     std::string log =
         fmt::format("START|REGISTER_FILE;{};{:#x};{:#x};0x0", pool_path, kBase, trace.pool_bytes);
     for (const Event& event : trace.events) {
@@ -32,15 +46,12 @@ std::string to_pmemcheck_log(const Trace& trace, const std::string& pool_path) {
                     at += size;
                 }
                 // pmreorder knows no non-temporal stores: they are durable with the next fence.
-                if (event.kind == EventKind::store_non_temporal)
-                    log += fmt::format(
-                        "|FLUSH;{:#x};{:#x}", kBase + event.offset / 64 * 64,
-                        (event.offset + event.size + 63) / 64 * 64 - event.offset / 64 * 64);
+                if (event.kind == EventKind::store_non_temporal) log += flush_of(event);
                 break;
             }
             case EventKind::flush:
             case EventKind::flush_now:
-                log += fmt::format("|FLUSH;{:#x};{:#x}", kBase + event.offset, event.size);
+                log += flush_of(event);
                 if (event.kind == EventKind::flush_now) log += "|FENCE";
                 break;
             case EventKind::fence:

@@ -2,6 +2,7 @@
 #include <holdfast/crash.hpp>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <set>
 
@@ -106,8 +107,8 @@ Outcome record(const Context& context, const TraceArguments& arguments) {
     if (!arguments.out.empty())
         if (auto saved = trace.save(arguments.out); !saved) return std::unexpected(saved.error());
     if (!arguments.pmemcheck.empty()) {
-        const std::string log =
-            to_pmemcheck_log(trace, arguments.pool.empty() ? std::string("pool") : arguments.pool);
+        const std::string log = to_pmemcheck_log(
+            trace, std::filesystem::absolute(arguments.pool.empty() ? "pool" : arguments.pool));
         if (auto written = write(arguments.pmemcheck, log.data(), log.size()); !written)
             return std::unexpected(written.error());
     }
