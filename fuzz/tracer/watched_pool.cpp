@@ -98,20 +98,23 @@ std::uint64_t WatchedPool::largest_end() { return end_of_mapped; }
 
 }  // namespace holdfast::crash
 
-// In the place of libc's. libc itself and the dynamic linker do not come through here.
+// In the place of libc's. libc itself and the dynamic linker do not come through here. Weak, so
+// that a program that does not trace may have another of its own in one of these places.
+#define HOLDFAST_IN_PLACE_OF_LIBC __attribute__((visibility("default"), weak))
+
 extern "C" {
 
-__attribute__((visibility("default"))) void* mmap(void* address, std::size_t size, int protection,
-                                                  int flags, int file, off_t offset) noexcept {
+HOLDFAST_IN_PLACE_OF_LIBC void* mmap(void* address, std::size_t size, int protection, int flags,
+                                     int file, off_t offset) noexcept {
     return holdfast::crash::map(address, size, protection, flags, file, offset);
 }
 
-__attribute__((visibility("default"))) void* mmap64(void* address, std::size_t size, int protection,
-                                                    int flags, int file, off64_t offset) noexcept {
+HOLDFAST_IN_PLACE_OF_LIBC void* mmap64(void* address, std::size_t size, int protection, int flags,
+                                       int file, off64_t offset) noexcept {
     return holdfast::crash::map(address, size, protection, flags, file, offset);
 }
 
-__attribute__((visibility("default"))) int munmap(void* address, std::size_t size) noexcept {
+HOLDFAST_IN_PLACE_OF_LIBC int munmap(void* address, std::size_t size) noexcept {
     using namespace holdfast::crash;
     if (watching) {
         const auto* const begin = static_cast<std::byte*>(address);
@@ -128,8 +131,7 @@ __attribute__((visibility("default"))) int munmap(void* address, std::size_t siz
     return raw_munmap(address, size);
 }
 
-__attribute__((visibility("default"))) int mprotect(void* address, std::size_t size,
-                                                    int protection) noexcept {
+HOLDFAST_IN_PLACE_OF_LIBC int mprotect(void* address, std::size_t size, int protection) noexcept {
     using namespace holdfast::crash;
     // The protection of watched pages belongs to whoever watches them.
     if (WatchedPool::find(address) != nullptr) return 0;
