@@ -97,9 +97,9 @@ struct Options {
     // Of one crash window (the stores between two moments at which something becomes durable) at
     // most so many states; all of them if there are no more, otherwise extremes and a sample.
     std::uint64_t states_per_window = 2000;
-    std::uint64_t states = 0;        // at most so many altogether; 0 is no limit
-    double seconds = 0;              // at most so long; 0 is no limit
-    std::uint64_t seed = 1;          // of samples
+    std::uint64_t states = 0;  // at most so many altogether; 0 is no limit
+    double seconds = 0;        // at most so long; 0 is no limit
+    std::uint64_t seed = 1;    // of samples
     // Pages that the set-up never wrote hold this byte instead of zeros.
     std::optional<std::uint8_t> fill = {};
     unsigned jobs = 1;               // worker processes

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <set>
 
 #include "arguments.hpp"
@@ -88,7 +89,7 @@ Outcome print_file(const Context& context, const std::string& path) {
 Outcome record(const Context& context, const TraceArguments& arguments) {
     auto subject = make_subject(arguments.subject);
     if (!subject) return std::unexpected(subject.error());
-    const auto run = crash::trace_run(**subject, arguments.options.seconds_per_run);
+    const auto run = crash::trace_run(**subject, arguments.options.seconds_per_run, std::nullopt);
     if (!run) return std::unexpected(run.error());
     const crash::Trace& trace = run->trace;
     const auto write = [](const std::string& path, const void* bytes,
