@@ -8,6 +8,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <thread>
 
 #include "tools/command.hpp"
@@ -125,6 +126,13 @@ TEST_F(CrashProgram, TraceIsSummarisedPrintedAndExported) {
     for (const char* words : {"begin operation 1", "acknowledge operation 1", "add (inventory.c:"})
         EXPECT_NE(printed.output.find(words), std::string::npos) << words;
 
+    // Every store has a place in the program, also those that libraries make.
+    std::istringstream lines(printed.output);
+    for (std::string line; std::getline(lines, line);)
+        if (line.find("  store ") != std::string::npos) {
+            EXPECT_NE(line.find("(inventory.c:"), std::string::npos) << line;
+        }
+
     std::string content;
     std::getline(std::ifstream(log.path()), content);
     EXPECT_EQ(content.find("START|"), 0u);
@@ -157,6 +165,8 @@ TEST_F(CrashProgram, WhatIsWrongWithCommandsIsASentence) {
     fails(crash_run(create_, "true {pool}", check_), 2, "invalid_argument", "stored nothing");
     fails(crash_run(create_, inventory("add"), check_), 2, "invalid_argument", "{pool}");
     fails({"crash", "run", "--setup", create_, "--run", add_}, 2, "invalid_argument", "--check");
+    fails({"crash", "trace", "--workload", "map_one", "--run", add_}, 2, "invalid_argument",
+          "--workload");
 }
 
 TEST_F(CrashProgram, TracesOfOthersAreRefused) {

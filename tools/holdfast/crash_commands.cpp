@@ -182,8 +182,8 @@ Outcome mutants(const Context& context, const MutantsArguments& arguments) {
     Json list = Json::array();
     bool all_caught = true;
     if (!context.json)
-        print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8}  {}\n", "", "class", "planted",
-              "places", "caught", "states", "seconds", "seen by exploring");
+        print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8}  {}\n", "", "class", "planted", "places",
+              "caught", "states", "seconds", "seen by exploring");
     auto results = crash::run_mutants(
         arguments.classes, arguments.options, [&](const crash::MutantResult& result) {
             all_caught = all_caught && result.caught != 0;
@@ -200,10 +200,11 @@ Outcome mutants(const Context& context, const MutantsArguments& arguments) {
                                 {"modes", modes},
                                 {"text", result.text}});
             else
-                print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8.2f}  {}\n", result.class_number,
-                      result.class_name, result.instance, result.planted, result.caught,
-                      result.states, result.seconds,
-                      result.caught == 0 ? "NOT CAUGHT" : fmt::format("{}", fmt::join(modes, ", ")));
+                print(
+                    "{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8.2f}  {}\n", result.class_number,
+                    result.class_name, result.instance, result.planted, result.caught,
+                    result.states, result.seconds,
+                    result.caught == 0 ? "NOT CAUGHT" : fmt::format("{}", fmt::join(modes, ", ")));
         });
     if (!results) return std::unexpected(results.error());
     if (context.json) print_json({{"classes", list}});
@@ -236,7 +237,8 @@ void add_crash_commands(CLI::App& app, Context& context) {
     crash->fallthrough();
     crash->preparse_callback([](std::size_t) { end_campaigns_on_signals(); });
     add_command<RunArguments>(*crash, context, "run",
-                              "Explore the crash states of a workload; the exit status is 1 if one "
+                              "Explore the crash states of a workload, or of another program "
+                              "(--setup, --run, --check); the exit status is 1 if one "
                               "of them is wrong.",
                               declare_run, run);
     add_command<ReplayArguments>(
@@ -281,8 +283,9 @@ void add_crash_commands(CLI::App& app, Context& context) {
                 ->check(CLI::Range(1, 26));
             command.add_option("--jobs", arguments.options.jobs, "worker processes")
                 ->capture_default_str();
-            command.add_option("--per-window", arguments.options.states_per_window,
-                               "explore a window to the end if it has no more states")
+            command
+                .add_option("--per-window", arguments.options.states_per_window,
+                            "explore a window to the end if it has no more states")
                 ->capture_default_str();
         },
         mutants);

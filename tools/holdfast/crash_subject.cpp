@@ -56,6 +56,10 @@ void declare_programs(CLI::App& command, SubjectArguments& arguments, bool with_
                            "the command that ends with 0 if the pool is right, as before or after "
                            "the operation in flight; HOLDFAST_CRASH_ACKNOWLEDGED and "
                            "HOLDFAST_CRASH_IN_FLIGHT say which one that is");
+    if (CLI::Option* const workload = command.get_option_no_throw("--workload"))
+        for (const char* const option : {"--setup", "--run", "--check"})
+            if (CLI::Option* const other = command.get_option_no_throw(option))
+                other->excludes(workload);
 }
 
 void declare_limits(CLI::App& command, crash::Options& options) {
