@@ -22,8 +22,8 @@ struct ChooseOptions {
 // (indices into the window's) keep their visible content. If all states that are new in the window
 // and differ in a relevant line are no more than `at_most`, those are what is chosen, each once.
 // Otherwise, each once: the extremes (nothing lost; all lost that may be; one line early or lost;
-// the program's order, event by event; one line with any other content), then a random sample. Returns whether the choice was
-// exhaustive.
+// the program's order, event by event; one line with any other content), then a random sample.
+// Returns whether the choice was exhaustive.
 bool choose_states(const CrashWindow& window, const std::vector<std::size_t>& relevant,
                    const ChooseOptions& options, const std::function<bool(const Choice&)>& judge);
 

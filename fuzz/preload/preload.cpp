@@ -86,8 +86,8 @@ HOLDFAST_EXPORT void holdfast_crash_operation_acknowledged() {
 }
 
 // A program that ends by one of these runs no destructors.
-HOLDFAST_EXPORT [[noreturn]] void _exit(int status) {
+HOLDFAST_EXPORT void _exit(int status) {
     holdfast::crash::end_tracing();
     for (;;) syscall(SYS_exit_group, status);
 }
-HOLDFAST_EXPORT [[noreturn]] void _Exit(int status) noexcept { _exit(status); }
+HOLDFAST_EXPORT void _Exit(int status) noexcept { _exit(status); }
