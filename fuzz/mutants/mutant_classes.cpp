@@ -127,7 +127,8 @@ class WithSnapshotBug final : public Subject {
 
 class MutantRunner {
   public:
-    explicit MutantRunner(const Options& options) : options_(options) {
+    MutantRunner(const Options& options, bool first_only)
+        : options_(options), first_only_(first_only) {
         options_.stop_after_violations = 1;
     }
 
@@ -170,6 +171,7 @@ class MutantRunner {
         result_.states = outcome->states;
         result_.seconds = outcome->seconds;
         result_.text = outcome->violations.front().text;
+        if (first_only_) return {};
         for (const Exploration mode :
              {Exploration::program_order, Exploration::flushed_only, Exploration::sampled}) {
             Options weaker = options;
@@ -200,9 +202,12 @@ class MutantRunner {
             if (kind == TraceMutation::Kind::drop_all_flushes)
                 if (auto right = right_with_eadr(**subject, planted); !right) return right;
             if (auto done = try_one(**subject, planted, options_); !done) return done;
+            if (is_enough()) break;
         }
         return {};
     }
+
+    bool is_enough() const { return first_only_ && result_.caught != 0; }
 
     void lint_one(const TracedRun& run, const TracedRun& planted) {
         ++result_.planted;
@@ -242,7 +247,7 @@ class MutantRunner {
             }
             if (run->fingerprint == right) continue;  // there is no such snapshot
             if (auto done = try_one(subject, *run, options_); !done) return done;
-            if (result_.planted == kPlacesPerInstance) break;
+            if (result_.planted == kPlacesPerInstance || is_enough()) break;
         }
         return {};
     }
@@ -266,23 +271,23 @@ class MutantRunner {
     }
 
     Options options_;
+    bool first_only_;
     MutantResult result_;
 };
 
 }  // namespace
 
-Result<std::vector<MutantResult>> run_mutants(
-    const std::vector<unsigned>& classes, const Options& options,
-    const std::function<void(const MutantResult&)>& done) {
+Result<std::vector<MutantResult>> run_mutants(const MutantOptions& options) {
     std::vector<MutantResult> results;
     for (const MutantClass& each : mutant_classes()) {
+        const auto& classes = options.classes;
         if (!classes.empty() &&
             std::find(classes.begin(), classes.end(), each.number) == classes.end())
             continue;
         for (const std::string& instance : each.instances) {
-            auto result = MutantRunner(options).run(each, instance);
+            auto result = MutantRunner(options.explore, options.first_only).run(each, instance);
             if (!result) return std::unexpected(result.error());
-            if (done) done(*result);
+            if (options.done) options.done(*result);
             results.push_back(std::move(*result));
         }
     }

@@ -22,8 +22,10 @@ using test::value_of;
 class Mutant : public testing::TestWithParam<MutantClass> {};
 
 TEST_P(Mutant, IsCaught) {
-    const Options options{.states_per_window = 200, .jobs = std::thread::hardware_concurrency()};
-    const auto results = value_of(run_mutants({GetParam().number}, options, {}));
+    const auto results = value_of(run_mutants(
+        {.classes = {GetParam().number},
+         .explore = {.states_per_window = 200, .jobs = std::thread::hardware_concurrency()},
+         .first_only = true}));
     ASSERT_EQ(results.size(), GetParam().instances.size());
     for (const MutantResult& result : results) {
         EXPECT_GT(result.planted, 0U) << result.instance;

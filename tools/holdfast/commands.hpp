@@ -13,7 +13,8 @@ void add_mapping_commands(CLI::App& app, Context& context);  // map, unmap, prot
 void add_data_commands(CLI::App& app, Context& context);     // read, write
 void add_import_command(CLI::App& app, Context& context);
 void add_verify_command(CLI::App& app, Context& context);
-void add_crash_commands(CLI::App& app, Context& context);  // crash run, replay, trace, …
+void add_crash_commands(CLI::App& app, Context& context);           // crash run, replay, trace, …
+void add_crash_mutant_commands(CLI::App& crash, Context& context);  // plant, mutants
 void add_crash_trace_command(CLI::App& crash, Context& context);
 void add_demo_command(CLI::App& app, Context& context);
 

@@ -1,11 +1,10 @@
-// crash run, replay, plant, mutants, workloads: the crash harness on holdfast's own workloads, and
-// run and replay on other programs too.
-#include <fmt/ranges.h>
+// crash run, replay, merge, workloads: the crash harness on holdfast's own workloads, and run and
+// replay on other programs too.
 #include <holdfast/crash.hpp>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
-#include <map>
 #include <optional>
 #include <thread>
 
@@ -14,9 +13,6 @@
 #include "crash_interrupt.hpp"
 #include "crash_report.hpp"
 #include "crash_subject.hpp"
-#include "judge/traced_run.hpp"
-#include "mutants/mutant_classes.hpp"
-#include "mutants/systematic.hpp"
 #include "output.hpp"
 #include "subjects/command_subject.hpp"
 #include "subjects/store_workload.hpp"
@@ -27,7 +23,8 @@ namespace {
 
 struct RunArguments {
     SubjectArguments subject;
-    std::string out;
+    std::string json_file;
+    bool json = false;
     std::string shard = "0/1";
     bool eadr = false;
     bool windows = false;
@@ -41,6 +38,10 @@ Outcome run(const Context& context, const RunArguments& arguments) {
     if (arguments.subject.is_program() && arguments.subject.check.empty())
         return fail(ErrorCode::invalid_argument, "there is no command to check with (--check)");
     crash::Options options = arguments.options;
+    if (std::sscanf(arguments.shard.c_str(), "%u/%u", &options.shard, &options.shards) != 2 ||
+        options.shard >= options.shards)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("\"{}\" is no shard; 0/4 is the first of four", arguments.shard));
     // A check that is a program of its own takes twenty times as long.
     if (arguments.per_window)
         options.states_per_window = *arguments.per_window;
@@ -52,14 +53,16 @@ Outcome run(const Context& context, const RunArguments& arguments) {
     auto outcome = crash::run(**subject, options);
     progress.clear();
     if (!outcome) return std::unexpected(outcome.error());
-    if (context.json)
+    if (context.json || (arguments.json && arguments.json_file.empty()))
         print_json(json_of(*outcome));
     else
         print_text(*outcome, arguments.windows, to_command_line(arguments.subject));
-    if (!arguments.out.empty()) {
-        std::ofstream file(arguments.out);
+    if (!arguments.json_file.empty()) {
+        std::ofstream file(arguments.json_file);
         file << json_of(*outcome).dump(2) << '\n';
-        if (!file) return fail(ErrorCode::io, fmt::format("{} cannot be written", arguments.out));
+        file.close();
+        if (!file)
+            return fail(ErrorCode::io, fmt::format("{} cannot be written", arguments.json_file));
     }
     return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
 }
@@ -91,7 +94,20 @@ void declare_run(CLI::App& command, RunArguments& arguments) {
         ->check(CLI::Range(0, 255));
     command.add_flag("--eadr", arguments.eadr, "a platform that saves its caches");
     command.add_flag("--windows", arguments.windows, "show the coverage of each crash window");
-    command.add_option("--out", arguments.out, "write the result, as JSON, to a file too");
+    command
+        .add_option("--shard", arguments.shard,
+                    "k/n: only every n-th window, from k on; `crash merge` puts them together")
+        ->capture_default_str();
+    command
+        .add_option_function<std::vector<std::string>>(
+            "--json",
+            [&](const std::vector<std::string>& file) {
+                arguments.json = true;
+                if (!file.empty()) arguments.json_file = file.front();
+            },
+            "answer in JSON; with a FILE, write that there")
+        ->expected(0, 1)
+        ->type_name("[FILE]");
 }
 
 struct ReplayArguments {
@@ -124,91 +140,31 @@ Outcome replay(const Context& context, const ReplayArguments& arguments) {
     return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
 }
 
-struct PlantArguments {
-    std::string workload = "map_one";
-    std::vector<std::string> kinds;
-    bool survivors = false;
-    crash::Options options;
+struct MergeArguments {
+    std::vector<std::string> files;
 };
 
-Outcome plant(const Context& context, const PlantArguments& arguments) {
-    auto script = load_workload(arguments.workload);
-    if (!script) return std::unexpected(script.error());
-    crash::StoreWorkload workload(std::move(*script));
-    auto run = crash::trace_run(workload, arguments.options.seconds_per_run, {});
-    if (!run) return std::unexpected(run.error());
-    std::vector<crash::TraceMutation> mutations;
-    for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i) {
-        const auto kind = static_cast<crash::TraceMutation::Kind>(i);
-        const auto& kinds = arguments.kinds;
-        if (std::find(kinds.begin(), kinds.end(), to_string(kind)) == kinds.end()) continue;
-        const auto places = crash::places_for(run->trace, kind);
-        mutations.insert(mutations.end(), places.begin(), places.end());
+Outcome merge(const Context& context, const MergeArguments& arguments) {
+    std::vector<Json> results;
+    for (const std::string& name : arguments.files) {
+        std::ifstream file(name);
+        Json json = file ? Json::parse(file, nullptr, false) : Json();
+        if (!json.is_object() || !json.contains("verdict_hash") || !json.contains("workload"))
+            return fail(ErrorCode::invalid_argument,
+                        fmt::format("{} is no result of `crash run --json FILE`", name));
+        if (!results.empty() && json["workload"] != results.front()["workload"])
+            return fail(ErrorCode::invalid_argument,
+                        fmt::format("{} is of workload {}, {} is of {}", name,
+                                    json["workload"].get<std::string>(), arguments.files.front(),
+                                    results.front()["workload"].get<std::string>()));
+        results.push_back(std::move(json));
     }
-    Json list = Json::array();
-    std::map<crash::Fate, unsigned> counts;
-    auto planted = crash::plant_everywhere(
-        workload, *run, mutations, arguments.options, [&](const crash::SystematicResult& result) {
-            ++counts[result.fate];
-            const std::string& why =
-                result.fate == crash::Fate::caught ? result.text : result.place;
-            if (context.json)
-                list.push_back({{"mutation", result.mutation.to_string()},
-                                {"fate", to_string(result.fate)},
-                                {"states", result.states},
-                                {"seconds", result.seconds},
-                                {"detail", why}});
-            else if (!arguments.survivors || result.fate != crash::Fate::caught)
-                print("{:<24} {:<10} {:>6} states  {}\n", result.mutation.to_string(),
-                      to_string(result.fate), result.states, why.substr(0, 140));
-        });
-    if (!planted) return std::unexpected(planted.error());
+    const Json merged = merged_results(results);
     if (context.json)
-        print_json(list);
+        print_json(merged);
     else
-        print("{}: {} planted, {} caught, {} redundant, {} harmless, {} unknown\n",
-              arguments.workload, planted->size(), counts[crash::Fate::caught],
-              counts[crash::Fate::redundant], counts[crash::Fate::harmless],
-              counts[crash::Fate::unknown]);
-    return ExitStatus::well;
-}
-
-struct MutantsArguments {
-    std::vector<unsigned> classes;
-    crash::Options options;
-};
-
-Outcome mutants(const Context& context, const MutantsArguments& arguments) {
-    Json list = Json::array();
-    bool all_caught = true;
-    if (!context.json)
-        print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8}  {}\n", "", "class", "planted", "places",
-              "caught", "states", "seconds", "seen by exploring");
-    auto results = crash::run_mutants(
-        arguments.classes, arguments.options, [&](const crash::MutantResult& result) {
-            all_caught = all_caught && result.caught != 0;
-            std::vector<std::string> modes;
-            for (const crash::Exploration mode : result.modes) modes.push_back(to_string(mode));
-            if (context.json)
-                list.push_back({{"class", result.class_number},
-                                {"name", result.class_name},
-                                {"instance", result.instance},
-                                {"planted", result.planted},
-                                {"caught", result.caught},
-                                {"states", result.states},
-                                {"seconds", result.seconds},
-                                {"modes", modes},
-                                {"text", result.text}});
-            else
-                print(
-                    "{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8.2f}  {}\n", result.class_number,
-                    result.class_name, result.instance, result.planted, result.caught,
-                    result.states, result.seconds,
-                    result.caught == 0 ? "NOT CAUGHT" : fmt::format("{}", fmt::join(modes, ", ")));
-        });
-    if (!results) return std::unexpected(results.error());
-    if (context.json) print_json({{"classes", list}});
-    return all_caught ? ExitStatus::well : ExitStatus::findings;
+        print_merged(merged);
+    return merged["violations"].empty() ? ExitStatus::well : ExitStatus::findings;
 }
 
 struct WorkloadsArguments {};
@@ -249,46 +205,14 @@ void add_crash_commands(CLI::App& app, Context& context) {
             declare_limits(command, arguments.options);
         },
         replay);
-    add_command<PlantArguments>(
-        *crash, context, "plant",
-        "Leave out or misplace every flush, fence and store of a workload, one at a time, and see "
-        "which of these bugs are noticed.",
-        [](CLI::App& command, PlantArguments& arguments) {
-            arguments.kinds = {"drop_flush", "drop_fence"};
-            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
-            arguments.options.depth = 1;
-            command.add_option("--workload", arguments.workload, "as for `crash run`")
-                ->capture_default_str();
-            command.add_option("--kinds", arguments.kinds, "of bugs")
-                ->delimiter(',')
-                ->capture_default_str();
-            command.add_option("--jobs", arguments.options.jobs, "worker processes")
-                ->capture_default_str();
-            command
-                .add_option("--per-window", arguments.options.states_per_window,
-                            "explore a window to the end if it has no more states")
-                ->capture_default_str();
-            command.add_flag("--survivors", arguments.survivors, "show what is not caught only");
+    add_command<MergeArguments>(
+        *crash, context, "merge",
+        "Put the results of shards together, as `crash run --json FILE` wrote them.",
+        [](CLI::App& command, MergeArguments& arguments) {
+            command.add_option("FILE", arguments.files, "results of one workload")->required();
         },
-        plant);
-    add_command<MutantsArguments>(
-        *crash, context, "mutants",
-        "Plant the bugs that persistent-memory programs have, class by class, and see whether the "
-        "harness catches them; the exit status is 1 if one is not caught.",
-        [](CLI::App& command, MutantsArguments& arguments) {
-            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
-            arguments.options.states_per_window = 300;
-            command.add_option("--classes", arguments.classes, "by number; all without this")
-                ->delimiter(',')
-                ->check(CLI::Range(1, 26));
-            command.add_option("--jobs", arguments.options.jobs, "worker processes")
-                ->capture_default_str();
-            command
-                .add_option("--per-window", arguments.options.states_per_window,
-                            "explore a window to the end if it has no more states")
-                ->capture_default_str();
-        },
-        mutants);
+        merge);
+    add_crash_mutant_commands(*crash, context);
     add_crash_trace_command(*crash, context);
     add_command<WorkloadsArguments>(
         *crash, context, "workloads", "List the workloads.", [](CLI::App&, WorkloadsArguments&) {},

@@ -121,6 +121,45 @@ void print_text(const crash::Outcome& outcome, bool every_window,
         outcome.violations.size(), outcome.verdict_hash, outcome.complete ? "" : "; cut short");
 }
 
+Json merged_results(const std::vector<Json>& results) {
+    Json merged = results.front();
+    std::uint64_t hash = 0;
+    for (std::size_t i = 0; i < results.size(); ++i) {
+        const Json& one = results[i];
+        hash += std::stoull(one["verdict_hash"].get<std::string>(), nullptr, 16);
+        if (i == 0) continue;
+        for (const char* sum : {"states", "nested_states", "seconds"})
+            merged[sum] =
+                merged[sum].is_number_float()
+                    ? Json(merged[sum].get<double>() + one[sum].get<double>())
+                    : Json(merged[sum].get<std::uint64_t>() + one[sum].get<std::uint64_t>());
+        for (const char* sum : {"windows", "exhaustive", "pruned_audited"})
+            merged["coverage"][sum] = merged["coverage"][sum].get<std::uint64_t>() +
+                                      one["coverage"][sum].get<std::uint64_t>();
+        for (const char* list : {"violations", "windows"})
+            for (const Json& item : one[list]) merged[list].push_back(item);
+        merged["complete"] = merged["complete"].get<bool>() && one["complete"].get<bool>();
+    }
+    merged["verdict_hash"] = fmt::format("{:016x}", hash);
+    const double seconds = merged["seconds"].get<double>();
+    merged["states_per_second"] =
+        seconds > 0 ? merged["states"].get<double>() / seconds : 0.0;  // of one shard's machine
+    return merged;
+}
+
+void print_merged(const Json& merged) {
+    for (const Json& violation : merged["violations"])
+        print("VIOLATION {}\n  holdfast crash replay {}\n", violation["text"].get<std::string>(),
+              violation["token"].get<std::string>());
+    print(
+        "{}: {} crash windows, {} explored to the end; {} states judged; {} violations; verdict "
+        "{}{}\n",
+        merged["workload"].get<std::string>(), merged["coverage"]["windows"].dump(),
+        merged["coverage"]["exhaustive"].dump(), merged["states"].dump(),
+        merged["violations"].size(), merged["verdict_hash"].get<std::string>(),
+        merged["complete"].get<bool>() ? "" : "; cut short");
+}
+
 CrashProgress::CrashProgress(std::string what)
     : what_(std::move(what)), on_terminal_(isatty(STDERR_FILENO) != 0) {}
 

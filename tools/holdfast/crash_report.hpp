@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <string>
+#include <vector>
 
 #include "output.hpp"
 
@@ -14,6 +15,10 @@ Json json_of(const crash::Outcome& outcome);
 // `subject_arguments`: what a replay needs besides the token.
 void print_text(const crash::Outcome& outcome, bool every_window,
                 const std::string& subject_arguments = {});
+
+// The results of shards, one workload's, as one.
+Json merged_results(const std::vector<Json>& results);
+void print_merged(const Json& merged);
 
 // One line on a terminal: states a second, windows done, findings.
 class CrashProgress {

@@ -1,0 +1,157 @@
+// crash plant, mutants: planted bugs, by which the crash harness is judged.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <thread>
+
+#include "arguments.hpp"
+#include "commands.hpp"
+#include "crash_subject.hpp"
+#include "judge/traced_run.hpp"
+#include "mutants/mutant_classes.hpp"
+#include "mutants/systematic.hpp"
+#include "output.hpp"
+#include "subjects/store_workload.hpp"
+
+namespace holdfast::tool {
+namespace {
+
+struct PlantArguments {
+    std::string workload = "map_one";
+    std::vector<std::string> kinds;
+    bool survivors = false;
+    crash::Options options;
+};
+
+Outcome plant(const Context& context, const PlantArguments& arguments) {
+    auto script = load_workload(arguments.workload);
+    if (!script) return std::unexpected(script.error());
+    crash::StoreWorkload workload(std::move(*script));
+    auto run = crash::trace_run(workload, arguments.options.seconds_per_run, {});
+    if (!run) return std::unexpected(run.error());
+    std::vector<crash::TraceMutation> mutations;
+    for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i) {
+        const auto kind = static_cast<crash::TraceMutation::Kind>(i);
+        const auto& kinds = arguments.kinds;
+        if (std::find(kinds.begin(), kinds.end(), to_string(kind)) == kinds.end()) continue;
+        const auto places = crash::places_for(run->trace, kind);
+        mutations.insert(mutations.end(), places.begin(), places.end());
+    }
+    Json list = Json::array();
+    std::map<crash::Fate, unsigned> counts;
+    auto planted = crash::plant_everywhere(
+        workload, *run, mutations, arguments.options, [&](const crash::SystematicResult& result) {
+            ++counts[result.fate];
+            const std::string& why =
+                result.fate == crash::Fate::caught ? result.text : result.place;
+            if (context.json)
+                list.push_back({{"mutation", result.mutation.to_string()},
+                                {"fate", to_string(result.fate)},
+                                {"states", result.states},
+                                {"seconds", result.seconds},
+                                {"detail", why}});
+            else if (!arguments.survivors || result.fate != crash::Fate::caught)
+                print("{:<24} {:<10} {:>6} states  {}\n", result.mutation.to_string(),
+                      to_string(result.fate), result.states, why.substr(0, 140));
+        });
+    if (!planted) return std::unexpected(planted.error());
+    if (context.json)
+        print_json(list);
+    else
+        print("{}: {} planted, {} caught, {} redundant, {} harmless, {} unknown\n",
+              arguments.workload, planted->size(), counts[crash::Fate::caught],
+              counts[crash::Fate::redundant], counts[crash::Fate::harmless],
+              counts[crash::Fate::unknown]);
+    return ExitStatus::well;
+}
+
+struct MutantsArguments {
+    std::vector<unsigned> classes;
+    bool first_only = false;
+    crash::Options options;
+};
+
+Outcome mutants(const Context& context, const MutantsArguments& arguments) {
+    Json list = Json::array();
+    bool all_caught = true;
+    if (!context.json)
+        print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8}  {}\n", "", "class", "planted", "places",
+              "caught", "states", "seconds", "seen by exploring");
+    const auto done = [&](const crash::MutantResult& result) {
+        all_caught = all_caught && result.caught != 0;
+        std::vector<std::string> modes;
+        for (const crash::Exploration mode : result.modes) modes.push_back(to_string(mode));
+        if (context.json)
+            list.push_back({{"class", result.class_number},
+                            {"name", result.class_name},
+                            {"instance", result.instance},
+                            {"planted", result.planted},
+                            {"caught", result.caught},
+                            {"states", result.states},
+                            {"seconds", result.seconds},
+                            {"modes", modes},
+                            {"text", result.text}});
+        else
+            print("{:>2} {:<48} {:<32} {:>7} {:>6} {:>7} {:>8.2f}  {}\n", result.class_number,
+                  result.class_name, result.instance, result.planted, result.caught, result.states,
+                  result.seconds,
+                  result.caught == 0 ? "NOT CAUGHT" : fmt::format("{}", fmt::join(modes, ", ")));
+    };
+    auto results = crash::run_mutants({.classes = arguments.classes,
+                                       .explore = arguments.options,
+                                       .first_only = arguments.first_only,
+                                       .done = done});
+    if (!results) return std::unexpected(results.error());
+    if (context.json) print_json({{"classes", list}});
+    return all_caught ? ExitStatus::well : ExitStatus::findings;
+}
+
+}  // namespace
+
+void add_crash_mutant_commands(CLI::App& crash, Context& context) {
+    add_command<PlantArguments>(
+        crash, context, "plant",
+        "Leave out or misplace every flush, fence and store of a workload, one at a time, and see "
+        "which of these bugs are noticed.",
+        [](CLI::App& command, PlantArguments& arguments) {
+            arguments.kinds = {"drop_flush", "drop_fence"};
+            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
+            arguments.options.depth = 1;
+            command.add_option("--workload", arguments.workload, "as for `crash run`")
+                ->capture_default_str();
+            command.add_option("--kinds", arguments.kinds, "of bugs")
+                ->delimiter(',')
+                ->capture_default_str();
+            command.add_option("--jobs", arguments.options.jobs, "worker processes")
+                ->capture_default_str();
+            command
+                .add_option("--per-window", arguments.options.states_per_window,
+                            "explore a window to the end if it has no more states")
+                ->capture_default_str();
+            command.add_flag("--survivors", arguments.survivors, "show what is not caught only");
+        },
+        plant);
+    add_command<MutantsArguments>(
+        crash, context, "mutants",
+        "Plant the bugs that persistent-memory programs have, class by class, and see whether the "
+        "harness catches them; the exit status is 1 if one is not caught.",
+        [](CLI::App& command, MutantsArguments& arguments) {
+            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
+            arguments.options.states_per_window = 300;
+            command.add_option("--classes", arguments.classes, "by number; all without this")
+                ->delimiter(',')
+                ->check(CLI::Range(1, 26));
+            command.add_flag("--first-only", arguments.first_only,
+                             "of each, stop at the first place that is caught");
+            command.add_option("--jobs", arguments.options.jobs, "worker processes")
+                ->capture_default_str();
+            command
+                .add_option("--per-window", arguments.options.states_per_window,
+                            "explore a window to the end if it has no more states")
+                ->capture_default_str();
+        },
+        mutants);
+}
+
+}  // namespace holdfast::tool
