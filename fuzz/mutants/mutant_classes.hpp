@@ -30,9 +30,15 @@ struct MutantResult {
 
 const std::vector<MutantClass>& mutant_classes();
 
-// Plants the classes (all, if none is named) and explores. Calls `done` after each instance.
-Result<std::vector<MutantResult>> run_mutants(const std::vector<unsigned>& classes,
-                                              const Options& options,
-                                              const std::function<void(const MutantResult&)>& done);
+struct MutantOptions {
+    std::vector<unsigned> classes = {};  // all, if none is named
+    Options explore = {};
+    // Of each instance only until one place is caught, by full exploration.
+    bool first_only = false;
+    std::function<void(const MutantResult&)> done = {};  // after each instance
+};
+
+// Plants the classes and explores.
+Result<std::vector<MutantResult>> run_mutants(const MutantOptions& options);
 
 }  // namespace holdfast::crash
