@@ -60,7 +60,7 @@ const std::vector<MutantClass>& mutant_classes() {
         {21,
          "acknowledged before durable",
          {"acknowledge_early in write_page", "acknowledge_early in ledger"}},
-        {22, "crash in creation", {"drop_fence in create_store", "ledger creation_order"}},
+        {22, "crash in creation", {"acknowledge_early in create_store", "ledger creation_order"}},
         {23, "checksum not verified", {"ledger unverified_checksum"}},
         {24, "the first operation after recovery fails", {"ledger log_not_reset"}},
         {25, "log of a large transaction chains", {"drop_flush in long_transaction"}},

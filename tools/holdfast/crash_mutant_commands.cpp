@@ -1,4 +1,4 @@
-// crash plant, mutants: planted bugs, by which the crash harness is judged.
+// crash plant, mutants: planted bugs, by which the crash harness is judged; crash faults: damage.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include "arguments.hpp"
 #include "commands.hpp"
 #include "crash_subject.hpp"
+#include "faults/media_faults.hpp"
 #include "judge/traced_run.hpp"
 #include "mutants/mutant_classes.hpp"
 #include "mutants/systematic.hpp"
@@ -107,6 +108,43 @@ Outcome mutants(const Context& context, const MutantsArguments& arguments) {
     return all_caught ? ExitStatus::well : ExitStatus::findings;
 }
 
+struct FaultsArguments {
+    std::string workload = "transaction";
+    crash::FaultOptions options;
+};
+
+Outcome faults(const Context& context, const FaultsArguments& arguments) {
+    auto script = load_workload(arguments.workload);
+    if (!script) return std::unexpected(script.error());
+    auto outcome = crash::run_media_faults(*script, arguments.options);
+    if (!outcome) return std::unexpected(outcome.error());
+    Json structures = Json::array(), violations = Json::array();
+    for (const auto& [name, counts] : outcome->by_structure)
+        structures.push_back({{"structure", name},
+                              {"tried", counts.tried},
+                              {"noticed", counts.noticed},
+                              {"harmless", counts.harmless}});
+    for (const auto& violation : outcome->violations)
+        violations.push_back({{"fault", violation.fault.to_string()}, {"text", violation.text}});
+    if (context.json) {
+        print_json({{"workload", arguments.workload},
+                    {"states", outcome->states},
+                    {"seconds", outcome->seconds},
+                    {"structures", structures},
+                    {"violations", violations}});
+    } else {
+        print("{:<26} {:>8} {:>8} {:>8}\n", "structure", "tried", "noticed", "harmless");
+        for (const auto& [name, counts] : outcome->by_structure)
+            print("{:<26} {:>8} {:>8} {:>8}\n", name, counts.tried, counts.noticed,
+                  counts.harmless);
+        for (const auto& violation : outcome->violations)
+            print("VIOLATION {}: {}\n", violation.fault.to_string(), violation.text);
+        print("{} faults in {:.1f} s; {} violations\n", outcome->states, outcome->seconds,
+              outcome->violations.size());
+    }
+    return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
+}
+
 }  // namespace
 
 void add_crash_mutant_commands(CLI::App& crash, Context& context) {
@@ -152,6 +190,21 @@ void add_crash_mutant_commands(CLI::App& crash, Context& context) {
                 ->capture_default_str();
         },
         mutants);
+    add_command<FaultsArguments>(
+        crash, context, "faults",
+        "Damage a store's structures bit by bit and line by line: each damage must be noticed or "
+        "harmless.",
+        [](CLI::App& command, FaultsArguments& arguments) {
+            command.add_option("--workload", arguments.workload, "that makes the store")
+                ->capture_default_str();
+            command
+                .add_option("--bits", arguments.options.bits_per_structure,
+                            "flip so many of each structure; 0 is all")
+                ->capture_default_str();
+            command.add_option("--seed", arguments.options.seed, "of the choice")
+                ->capture_default_str();
+        },
+        faults);
 }
 
 }  // namespace holdfast::tool
