@@ -47,7 +47,8 @@ TEST(Demo, TellsItsStory) {
     const std::string story = content_of(out);
     for (const char* words :
          {"1. A running program moves in", "60000 records", "2. Its writer is killed", "4 SIGKILLs",
-          "verify clean 4 times of 4", "--seed 7", "3. Opening against rebuilding", "1 000 000"})
+          "verify clean 4 times of 4", "--seed 7", "3. Opening against rebuilding", "1 000 000",
+          "4. Every crash, not a lucky few", "; 0 wrong", "Caught after"})
         EXPECT_NE(story.find(words), std::string::npos) << words << " is missing in\n" << story;
     EXPECT_FALSE(has_pools(demo));
 }

@@ -68,6 +68,8 @@ Outcome run_demo(const Context&, const DemoArguments& given) {
     if (!crashes) return crashes;
     if (auto measured = demo::measure_restarts(*folder); !measured)
         return std::unexpected(measured.error());
+    const Outcome judged = demo::judge_crash_states();
+    if (!judged || *judged != ExitStatus::well) return judged;
     return crashes;
 }
 
@@ -76,7 +78,8 @@ Outcome run_demo(const Context&, const DemoArguments& given) {
 void add_demo_command(CLI::App& app, Context& context) {
     add_command<DemoArguments>(
         app, context, "demo",
-        "Show it: a running program moves in, its writer is killed, and open beats rebuilding.",
+        "Show it: a running program moves in, its writer is killed, open beats rebuilding, and "
+        "every crash is judged.",
         [](CLI::App& command, DemoArguments& arguments) {
             command.add_option_function<std::uint64_t>(
                 "--seed",

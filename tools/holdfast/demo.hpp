@@ -23,6 +23,10 @@ Outcome kill_writers(const std::string& pool, std::uint64_t fingerprint, std::ui
 // 3: opens stores of growing size, and rebuilds the same tables. Prints.
 Result<void> measure_restarts(const std::string& folder);
 
+// 4: explores the crash states of some calls, and of one with a bug. Prints. `findings` if a state
+// was wrong, or the bug was not found.
+Outcome judge_crash_states();
+
 void add_crash_commands(CLI::App& app, Context& context);
 void add_restart_commands(CLI::App& app, Context& context);
 
