@@ -189,4 +189,63 @@ Result<Script> Script::parse(const std::string& name, const std::string& text) {
     return script;
 }
 
+namespace {
+
+std::string text_of(const Call& call) {
+    const auto range = [](const Range& of) {
+        return fmt::format("{:#x} {}", of.start.bits(), of.pages());
+    };
+    std::string protection;
+    if (call.protection.readable()) protection += 'r';
+    if (call.protection.writable()) protection += 'w';
+    if (call.protection.executable()) protection += 'x';
+    if (call.protection.user()) protection += 'u';
+    switch (call.verb) {
+        case Verb::create:
+            return fmt::format("create {} {}", call.space, static_cast<int>(call.levels));
+        case Verb::rename:
+            return fmt::format("rename {} {}", call.space, call.other);
+        case Verb::remove:
+            return fmt::format("remove {}", call.space);
+        case Verb::map:
+            return fmt::format("map {} {} {}", call.space, range(call.range), protection);
+        case Verb::map_lazy:
+            return fmt::format("lazy {} {} {}", call.space, range(call.range), protection);
+        case Verb::map_shared:
+            return fmt::format("share {} {} {} {} {}", call.space, range(call.range), protection,
+                               call.other, range(call.source));
+        case Verb::unmap:
+            return fmt::format("unmap {} {}", call.space, range(call.range));
+        case Verb::protect:
+            return fmt::format("protect {} {} {}", call.space, range(call.range), protection);
+        case Verb::write:
+            return fmt::format("write {} {:#x} {:#x}", call.space, call.range.start.bits(),
+                               call.word);
+        case Verb::grow:
+            return fmt::format("grow {}", call.word);
+        case Verb::release_limbo:
+            return fmt::format("release {}", call.word);
+    }
+    return {};
+}
+
+}  // namespace
+
+std::string Script::to_text() const {
+    std::string text = fmt::format("pool {}\n", pool_bytes);
+    const auto add = [&](const std::vector<Step>& steps) {
+        for (const Step& step : steps) {
+            const bool transaction = step.calls.size() > 1;
+            if (step.calls.empty()) text += "reopen\n";
+            if (transaction) text += "begin\n";
+            for (const Call& call : step.calls) text += text_of(call) + "\n";
+            if (transaction) text += "commit\n";
+        }
+    };
+    add(set_up);
+    if (!crashes_creation) text += "operations\n";
+    add(operations);
+    return text;
+}
+
 }  // namespace holdfast::crash

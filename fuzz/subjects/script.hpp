@@ -40,6 +40,8 @@ struct Script {
 
     // Errors: invalid_argument, with the line's number and what is wrong with it.
     static Result<Script> parse(const std::string& name, const std::string& text);
+    // The same again, for `parse`.
+    std::string to_text() const;
 };
 
 }  // namespace holdfast::crash

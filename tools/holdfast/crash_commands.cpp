@@ -1,5 +1,5 @@
-// crash run, replay, merge, workloads: the crash harness on holdfast's own workloads, and run and
-// replay on other programs too.
+// crash run, replay, shrink, merge, workloads: the crash harness on holdfast's own workloads, and
+// run and replay on other programs too.
 #include <holdfast/crash.hpp>
 
 #include <algorithm>
@@ -9,12 +9,14 @@
 #include <thread>
 
 #include "arguments.hpp"
+#include "campaign/token.hpp"
 #include "commands.hpp"
 #include "crash_interrupt.hpp"
 #include "crash_report.hpp"
 #include "crash_subject.hpp"
 #include "output.hpp"
 #include "subjects/command_subject.hpp"
+#include "subjects/shrink.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
 
@@ -140,6 +142,44 @@ Outcome replay(const Context& context, const ReplayArguments& arguments) {
     return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
 }
 
+struct ShrinkArguments {
+    std::string token;
+    crash::Options options;
+};
+
+Outcome shrink(const Context& context, const ShrinkArguments& arguments) {
+    const auto token = crash::Token::parse(arguments.token);
+    if (!token) return std::unexpected(token.error());
+    auto script = load_workload(token->subject);
+    if (!script) return std::unexpected(script.error());
+    crash::Options options = arguments.options;
+    options.platform = token->platform;
+    options.depth = token->parts.size() > 1 ? 2 : 1;
+    options.stop_after_violations = 1;
+    crash::Outcome last;
+    const auto fails = [&](const crash::Script& candidate) -> Result<bool> {
+        crash::StoreWorkload workload(candidate);
+        auto outcome = crash::run(workload, options);
+        if (!outcome) return std::unexpected(outcome.error());
+        if (outcome->violations.empty()) return false;
+        last = std::move(*outcome);
+        return true;
+    };
+    const auto still = fails(*script);
+    if (!still) return std::unexpected(still.error());
+    if (!*still)
+        return fail(
+            ErrorCode::not_found,
+            fmt::format("{} does not fail any more: there is nothing to shrink", token->subject));
+    auto shortest = crash::shrink(*script, fails);
+    if (!shortest) return std::unexpected(shortest.error());
+    if (context.json)
+        print_json({{"workload", shortest->to_text()}, {"result", json_of(last)}});
+    else
+        print("# {}\n{}", last.violations.front().text, shortest->to_text());
+    return ExitStatus::findings;
+}
+
 struct MergeArguments {
     std::vector<std::string> files;
 };
@@ -205,6 +245,16 @@ void add_crash_commands(CLI::App& app, Context& context) {
             declare_limits(command, arguments.options);
         },
         replay);
+    add_command<ShrinkArguments>(
+        *crash, context, "shrink",
+        "Find the shortest workload that fails as the token's does, and print it as a file for "
+        "--workload.",
+        [](CLI::App& command, ShrinkArguments& arguments) {
+            arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
+            arguments.options.states_per_window = 400;
+            command.add_option("TOKEN", arguments.token, "as `crash run` prints it")->required();
+        },
+        shrink);
     add_command<MergeArguments>(
         *crash, context, "merge",
         "Put the results of shards together, as `crash run --json FILE` wrote them.",

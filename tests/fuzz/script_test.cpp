@@ -1,0 +1,77 @@
+// Workloads as text, and how they are shortened.
+#include "subjects/script.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "subjects/shrink.hpp"
+#include "subjects/workloads.hpp"
+#include "support/temporary_pool.hpp"
+
+namespace holdfast::crash {
+namespace {
+
+using test::value_of;
+using Verb = oracle::Call::Verb;
+
+TEST(Script, IsTheSameAfterItsText) {
+    for (const NamedWorkload& workload : workloads()) {
+        const std::string text = value_of(find_workload(workload.name)).to_text();
+        EXPECT_EQ(value_of(Script::parse(workload.name, text)).to_text(), text);
+    }
+    const std::string text = value_of(find_workload("mix-7-20")).to_text();
+    EXPECT_EQ(value_of(Script::parse("mix", text)).to_text(), text);
+}
+
+TEST(Script, SaysWhatIsWrongWithALine) {
+    const auto message = [](const std::string& text) {
+        const auto script = Script::parse("mine", text);
+        return script ? std::string() : script.error().message;
+    };
+    EXPECT_EQ(message("create a\noperations\nmap a 0x1000 rw\n"),
+              "workload mine, line 3: \"rw\" is no number of pages");
+    EXPECT_EQ(message("create a\nmop a\n"), "workload mine, line 2: there is no call \"mop\"");
+    EXPECT_EQ(message("create a\nbegin\nremove a\n"),
+              "workload mine: a transaction has no `commit`");
+    EXPECT_EQ(message("create a\noperations\n"), "workload mine has no operations");
+    EXPECT_NE(message("create a 7\n"), "");
+    EXPECT_NE(message("unmap a 0 1 2\n"), "");
+    EXPECT_NE(value_of(find_workload("mix-1")).operations.size(), 0U);
+    EXPECT_FALSE(find_workload("mix-"));
+    EXPECT_FALSE(find_workload("no_such"));
+}
+
+TEST(Shrink, LeavesOutAllThatTheFailureDoesNotNeed) {
+    const Script script = value_of(find_workload("mix-5-12"));
+    const auto count = [](const Script& of, Verb verb) {
+        std::size_t calls = 0;
+        for (const auto* steps : {&of.set_up, &of.operations})
+            for (const Step& step : *steps)
+                calls += static_cast<std::size_t>(
+                    std::count_if(step.calls.begin(), step.calls.end(),
+                                  [&](const oracle::Call& call) { return call.verb == verb; }));
+        return calls;
+    };
+    ASSERT_GT(count(script, Verb::map), 1U);
+    unsigned tried = 0;
+    // "Fails" if a page is mapped in an operation: needs that call, and the space it is in.
+    const auto fails = [&](const Script& candidate) -> Result<bool> {
+        ++tried;
+        return std::any_of(
+            candidate.operations.begin(), candidate.operations.end(), [](const Step& step) {
+                return std::any_of(step.calls.begin(), step.calls.end(),
+                                   [](const oracle::Call& call) { return call.verb == Verb::map; });
+            });
+    };
+    ASSERT_TRUE(value_of(fails(script)));
+    const Script shortest = value_of(shrink(script, fails));
+    EXPECT_TRUE(value_of(fails(shortest)));
+    EXPECT_EQ(shortest.operations.size(), 1U);
+    EXPECT_LE(shortest.set_up.size() + shortest.operations.front().calls.size(), 3U)
+        << shortest.to_text();
+    EXPECT_GT(tried, 10U);
+}
+
+}  // namespace
+}  // namespace holdfast::crash
