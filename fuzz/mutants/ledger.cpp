@@ -66,7 +66,7 @@ struct alignas(64) Pointer {
 struct JournalEntry {
     std::uint64_t value, number, check, unused;
 };
-struct alignas(64) File {
+struct File {
     Head head;
     Lock lock;
     Published published;

@@ -46,7 +46,7 @@ void FaultDispatcher::subscribe(Handler handler) {
         installed = true;
         return;
     }
-    assert(!"more subscribers to faults than there are places");
+    assert(false && "more subscribers to faults than there are places");
 }
 
 void FaultDispatcher::unsubscribe(Handler handler) {
