@@ -149,6 +149,11 @@ Result<std::vector<Extent>> BuildLog::read_slot(const PhysicalMemory& memory, un
         CheckedWord::decode(pool::load_word(&memory.superblock().build_slots[slot]), seed(slot));
     if (!head) return damaged("the slot");
     std::vector<Extent> extents;
+    // Neither records nor what they name can be more than there is: a chain that leads back into
+    // itself ends here.
+    std::uint64_t records_left = 0;
+    for (const Region& region : memory.regions()) records_left += region.frame_count();
+    std::uint64_t frames_left = records_left;
     for (FrameNumber frame(*head); frame != FrameNumber{};) {
         if (memory.region_of(frame) == nullptr) return damaged("a record's frame number");
         const auto* const record = reinterpret_cast<const BuildRecord*>(memory.host(frame));
@@ -156,10 +161,13 @@ Result<std::vector<Extent>> BuildLog::read_slot(const PhysicalMemory& memory, un
             record->checksum != record->computed_checksum())
             return damaged("a record");
         if (records != nullptr) records->push_back(frame);
-        for (std::uint32_t i = 0; i < record->count; ++i)
+        if (records_left-- == 0) return damaged("the chain of records");
+        for (std::uint32_t i = 0; i < record->count; ++i) {
             extents.push_back(Extent::decode(record->extents[i]));
+            if (extents.back().count > frames_left) return damaged("the number of frames");
+            frames_left -= extents.back().count;
+        }
         frame = FrameNumber(record->next);
-        if (extents.size() > (std::size_t{1} << 32)) return damaged("the chain of records");
     }
     return extents;
 }

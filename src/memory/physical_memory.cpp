@@ -22,6 +22,17 @@ constexpr std::uint64_t aligned_range(std::uint64_t first, std::uint64_t count) 
     return std::uint64_t{1} << std::bit_width(first ^ (first + count - 1));
 }
 
+// Whether metadata and frames lie in the pool. A checksum fits whatever wrote it.
+bool is_possible(const pool::Pool& pool, const format::RegionRecord& record) {
+    return record.window_frames <= kFrameNumberEnd &&
+           record.base_frame <= kFrameNumberEnd - record.window_frames &&
+           record.frame_count <= record.window_frames && record.initialized <= record.frame_count &&
+           record.frames_offset % kPageSize == 0 &&
+           record.metadata_offset % sizeof(std::uint64_t) == 0 &&
+           pool.holds(record.metadata_offset, record.frame_count * format::kFrameMetadataBytes) &&
+           pool.holds(record.frames_offset, record.frame_count << kPageShift);
+}
+
 }  // namespace
 
 void MarksUnmap::operator()(ValidatedMark* marks) const {
@@ -47,7 +58,7 @@ std::optional<format::FrameMetadata> PhysicalMemory::valid_metadata(FrameNumber 
 Result<void> PhysicalMemory::attach() {
     const auto count =
         format::CheckedWord::decode(superblock_.region_count, format::kSeedRegionCount);
-    if (!count || *count > format::kMaxRegions)
+    if (!count || *count == 0 || *count > format::kMaxRegions)
         return fail(
             ErrorCode::damaged,
             fmt::format("{}: the number of regions fails its check; restore a copy", pool_.path()));
@@ -66,6 +77,11 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
         return fail(ErrorCode::unsupported,
                     fmt::format("{}: region {} is of kind {}, which this version does not attach",
                                 pool_.path(), index, static_cast<unsigned>(record.kind)));
+    if (!is_possible(pool_, record))
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the record of region {} names places that are not in the "
+                                "pool; restore a copy",
+                                pool_.path(), index));
     Region& region = regions_[index];
     region.record_ = &record;
     region.metadata_ = reinterpret_cast<std::uint64_t*>(pool_.at(record.metadata_offset));
@@ -75,7 +91,8 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
     const bool covered = std::any_of(
         windows_.begin(), windows_.begin() + static_cast<std::ptrdiff_t>(windows),
         [&](const Window& window) {
-            return window.contains(region.base()) && window.host(region.base()) == region.host_;
+            return window.contains(region.base()) && window.host(region.base()) == region.host_ &&
+                   window.contains(region.end() + ~std::uint64_t{0});
         });
     if (!covered) {
         Window& window = windows_[windows];

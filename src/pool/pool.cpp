@@ -159,6 +159,13 @@ Pool::~Pool() {
 void Pool::flush(const void* address, std::size_t size_bytes) const {
     pmemobj_flush(handle_->pop.handle(), address, size_bytes);
 }
+bool Pool::holds(Offset offset, std::uint64_t size_bytes) const {
+    const PMEMobjpool* const pop = handle_->pop.handle();
+    return size_bytes != 0 && offset + size_bytes > offset &&
+           pmemobj_pool_by_ptr(at(offset)) == pop &&
+           pmemobj_pool_by_ptr(at(offset + size_bytes - 1)) == pop;
+}
+
 void Pool::drain() const { pmemobj_drain(handle_->pop.handle()); }
 void Pool::fill(void* destination, int byte, std::size_t size_bytes) const {
     pmemobj_memset(handle_->pop.handle(), destination, byte, size_bytes, PMEMOBJ_F_MEM_NODRAIN);

@@ -53,6 +53,8 @@ class Pool {
     Offset offset_of(const void* address) const {
         return static_cast<Offset>(static_cast<const std::byte*>(address) - base_);
     }
+    // Whether all of it lies where the pool's objects are.
+    bool holds(Offset offset, std::uint64_t size_bytes) const;
     const std::string& path() const { return path_; }
     bool is_pmem() const { return is_pmem_; }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <unordered_set>
+
 #include "memory/metadata_flush.hpp"
 #include "memory/reader_section.hpp"
 
@@ -222,8 +224,11 @@ Result<void> LimboStack::visit(const std::function<void(const LimboRecord&)>& vi
                                const std::function<void(FrameNumber page)>& visit_page) const {
     auto head = CheckedWord::decode(pool::load_word(&memory_.superblock().limbo_head),
                                     format::kSeedLimboHead);
+    std::unordered_set<std::uint64_t> seen;
     while (head && *head != 0) {
         const FrameNumber frame(*head);
+        if (!seen.insert(*head).second)
+            return std::unexpected(damaged(memory_, "the order of the pages"));
         const auto metadata = memory_.valid_metadata(frame);
         if (!metadata || metadata->kind != FrameKind::limbo_page)
             return std::unexpected(damaged(memory_, "a page's metadata"));

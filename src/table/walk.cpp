@@ -46,7 +46,8 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
 bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
                  const TablePosition& position) {
     const auto metadata = memory.valid_metadata(frame);
-    return metadata && metadata->kind == format::table_kind(position.level) &&
+    return metadata && format::is_table(metadata->kind) &&
+           metadata->kind == format::table_kind(position.level) &&
            metadata->owner == position.owner && metadata->index == position.index;
 }
 
