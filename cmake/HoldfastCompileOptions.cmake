@@ -11,6 +11,10 @@ function(holdfast_compile_options target)
             $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
         target_link_options(${target} PRIVATE ${HOLDFAST_SANITIZE_OPTIONS})
     endif()
+    if(HOLDFAST_FUZZERS)
+        # What libFuzzer is guided by. Its own main comes with the fuzzers alone.
+        target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+    endif()
 endfunction()
 
 if(HOLDFAST_SANITIZE)

@@ -19,7 +19,10 @@ std::string Call::to_string() const {
 }
 
 Calls random_calls(Random& random, std::uint64_t word) {
-    const auto below = [&](std::uint64_t end) { return random() % end; };
+    return chosen_calls([&](std::uint64_t end) { return random() % end; }, word);
+}
+
+Calls chosen_calls(const Choose& below, std::uint64_t word) {
     // Around the edges of tables and subtrees, in both halves, so that calls meet each other.
     constexpr std::array<std::uint64_t, 6> kPlaces = {0x0,
                                                       0x1f'd000,

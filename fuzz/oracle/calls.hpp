@@ -2,6 +2,7 @@
 // and what they then expect to find.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <random>
 #include <string>
@@ -43,7 +44,11 @@ struct Call {
 // One call, or several that are to be one transaction.
 using Calls = std::vector<Call>;
 
+// Any number below the given one; the same numbers make the same calls.
+using Choose = std::function<std::uint64_t(std::uint64_t end)>;
+
 // `word` makes what is written different each time.
+Calls chosen_calls(const Choose& below, std::uint64_t word);
 Calls random_calls(Random& random, std::uint64_t word);
 
 // Runs them on the store: one directly, several in a transaction. The first error ends it.
