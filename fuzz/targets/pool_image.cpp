@@ -9,20 +9,37 @@
 #include <stdexcept>
 
 namespace holdfast::crash {
+namespace {
+
+// Gone with its content at the end, also after an exception.
+class ScratchFolder {
+  public:
+    ScratchFolder() {
+        if (mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot make " + path_);
+    }
+    ~ScratchFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    ScratchFolder(const ScratchFolder&) = delete;
+    ScratchFolder& operator=(const ScratchFolder&) = delete;
+    const std::string& path() const { return path_; }
+
+  private:
+    std::string path_ = (std::filesystem::temp_directory_path() / "holdfast-fuzz-XXXXXX").string();
+};
+
+}  // namespace
 
 CrashImage make_pool_image(std::uint64_t size_bytes, const std::function<void(Store)>& fill) {
-    std::string folder = (std::filesystem::temp_directory_path() / "holdfast-fuzz-XXXXXX").string();
-    if (mkdtemp(folder.data()) == nullptr) throw std::runtime_error("cannot make " + folder);
-    const std::string path = folder + "/pool";
+    const ScratchFolder folder;
+    const std::string path = folder.path() + "/pool";
     auto store = Store::create(path, {.size_bytes = size_bytes, .emulation = PmemEmulation::on});
     std::string bytes;
-    if (store) {
-        fill(std::move(*store));
-        std::ifstream file(path, std::ios::binary);
-        bytes.assign(std::istreambuf_iterator<char>(file), {});
-    }
-    std::filesystem::remove_all(folder);
     if (!store) throw std::runtime_error(store.error().message);
+    fill(std::move(*store));
+    std::ifstream file(path, std::ios::binary);
+    bytes.assign(std::istreambuf_iterator<char>(file), {});
     auto image = CrashImage::create(std::as_bytes(std::span(bytes)));
     if (!image) throw std::runtime_error(image.error().message);
     return std::move(*image);
