@@ -21,8 +21,8 @@ namespace {
 
 using oracle::Call;
 using oracle::Calls;
-using oracle::random_calls;
 using oracle::Random;
+using oracle::random_calls;
 
 struct Acknowledgement {
     std::uint64_t number = 0;
