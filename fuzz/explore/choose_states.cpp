@@ -90,8 +90,8 @@ class Chooser {
         const bool possible_later =
             std::any_of(relevant_.begin() + static_cast<std::ptrdiff_t>(place) + 1, relevant_.end(),
                         [&](std::size_t later) { return has_new_[later]; });
-        for (std::uint16_t candidate = 0; candidate < line.candidates.size(); ++candidate) {
-            choice[index] = candidate;
+        for (std::size_t candidate = 0; candidate < line.candidates.size(); ++candidate) {
+            choice[index] = static_cast<std::uint16_t>(candidate);
             const bool found = newness == Newness::any || line.is_new[candidate];
             if (found)
                 combine(choice, place + 1, Newness::any);

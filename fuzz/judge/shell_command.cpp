@@ -28,7 +28,7 @@ std::vector<std::string> environment_with(
         });
         if (!replaced) all.emplace_back(text);
     }
-    for (const auto& [name, value] : added) all.push_back(name + "=" + value);
+    for (const auto& [name, value] : added) all.push_back(fmt::format("{}={}", name, value));
     return all;
 }
 
@@ -49,6 +49,7 @@ std::string read_all(int file) {
 Result<ShellResult> run_shell(const ShellCommand& command) {
     std::vector<std::string> environment = environment_with(command.environment);
     std::vector<char*> variables;
+    variables.reserve(environment.size() + 1);
     for (std::string& each : environment) variables.push_back(each.data());
     variables.push_back(nullptr);
     std::string text = command.text;
@@ -60,8 +61,9 @@ Result<ShellResult> run_shell(const ShellCommand& command) {
         if (nothing >= 0) close(nothing);
         return fail(ErrorCode::io, fmt::format("no pipe to a command: {}", std::strerror(errno)));
     }
-    // A fork would copy the page tables of an image and a trace for each check.
-    const pid_t child = vfork();
+    // A fork would copy the page tables of an image and a trace for each check; posix_spawn cannot
+    // ask for the parent's death signal.
+    const pid_t child = vfork();  // NOLINT(bugprone-unsafe-functions)
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (command.fixed_addresses) personality(ADDR_NO_RANDOMIZE);

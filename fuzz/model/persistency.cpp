@@ -164,6 +164,7 @@ std::vector<std::pair<EventIndex, LineBytes>> PersistencyModel::history(LineNumb
 
 std::vector<LineNumber> PersistencyModel::known_lines() const {
     std::vector<LineNumber> numbers;
+    numbers.reserve(lines_.size());
     for (const auto& [number, line] : lines_) numbers.push_back(number);
     return numbers;
 }

@@ -133,6 +133,7 @@ class OpenLedger {
         Ledger::State state;
         const Record* const records =
             bug_ == LedgerBug::volatile_pointer && file_->pointer.records != 0
+                // The bug itself. NOLINTNEXTLINE(performance-no-int-to-ptr)
                 ? reinterpret_cast<const Record*>(file_->pointer.records)
                 : file_->records.data();
         std::uint64_t left = bug_ == LedgerBug::count_apart_from_bitmap ? file_->count.records

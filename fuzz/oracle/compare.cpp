@@ -113,9 +113,10 @@ std::vector<std::string> compare(const Store& store, const Model& model) {
     return Comparison(store, model).run();
 }
 
-std::vector<std::string> broken_invariants(const Store& store) {
+std::vector<std::string> broken_invariants(const Store& store, VerifyReport* found) {
     std::vector<std::string> broken;
     const VerifyReport report = store.verify();
+    if (found != nullptr) *found = report;
     for (const Finding& finding : report.findings) {
         if (broken.size() == kMostDifferences) break;
         broken.push_back(fmt::format("{}: {}{}{}", finding.what, finding.space,

@@ -15,7 +15,7 @@ namespace holdfast::oracle {
 std::vector<std::string> compare(const Store& store, const Model& model);
 
 // What `verify` finds (include/holdfast/verify.hpp names the invariants), and whether the frames
-// add up; the first few, none if all is well.
-std::vector<std::string> broken_invariants(const Store& store);
+// add up; the first few, none if all is well. `report` is given what was found.
+std::vector<std::string> broken_invariants(const Store& store, VerifyReport* report = nullptr);
 
 }  // namespace holdfast::oracle
