@@ -1,6 +1,7 @@
 #include "explore/choose_states.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 #include <unordered_set>
 
@@ -116,9 +117,11 @@ class Chooser {
     // number of states must not go into the many contents of a line that was left long ago.
     enum class Apart : std::uint8_t { far, all };
     void one_line_apart(Apart how) {
-        std::vector<std::size_t> lines = relevant_;
-        std::stable_partition(lines.begin(), lines.end(),
-                              [&](std::size_t index) { return has_new_[index]; });
+        std::vector<std::size_t> lines;
+        lines.reserve(relevant_.size());
+        for (const bool is_new : {true, false})
+            std::copy_if(relevant_.begin(), relevant_.end(), std::back_inserter(lines),
+                         [&](std::size_t index) { return has_new_[index] == is_new; });
         const auto offer_both = [&](std::size_t index, std::size_t if_lost, std::size_t if_early) {
             if (done()) return;
             Choice lost = newest_, early = with_relevant_at(0);
