@@ -385,6 +385,9 @@ void SubjectProcess::release() {
 }
 
 char SubjectProcess::state() const { return value_of(image::read_status(pid_)).state; }
+bool SubjectProcess::comes_to(char wanted) const {
+    return wait_until([&] { return state() == wanted; });
+}
 bool SubjectProcess::is_traced() const { return value_of(image::read_status(pid_)).tracer != 0; }
 
 std::uint64_t SubjectProcess::word_at(std::uint64_t address) const {

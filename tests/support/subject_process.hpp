@@ -47,7 +47,10 @@ class SubjectProcess {
     void stop() const;   // by SIGSTOP; returns when it is
     void go_on() const;  // by SIGCONT
     void release();      // see in_vfork
-    char state() const;  // R, S, T, …
+    char state() const;
+    // Whether it is in that state before long: the kernel wakes a process that it lets go of, also
+    // one that it stops again at once, and others may keep the processors meanwhile.
+    bool comes_to(char wanted) const;  // R, S, T, …
     bool is_traced() const;
     std::uint64_t word_at(std::uint64_t address) const;
     // Whether its counters rise within a few seconds.
