@@ -7,6 +7,8 @@
 #include <numeric>
 #include <random>
 
+#include "trace/stable_hash.hpp"
+
 namespace holdfast::crash {
 namespace {
 
@@ -19,12 +21,6 @@ constexpr std::size_t kViolationsPerWindow = 3;
 constexpr std::size_t kAuditedPerWindow = 8;
 // States at which, after the extremes, reading is looked at line by line again.
 constexpr std::size_t kLookedAtAgain = 2;
-
-std::uint64_t mix(std::uint64_t value) {
-    value = (value ^ value >> 31) * 0x7fb5'd329'728e'a185;
-    value = (value ^ value >> 27) * 0x81da'def4'bc2d'd44d;
-    return value ^ value >> 33;
-}
 
 // A bit for each byte that is not the same in all candidates.
 std::uint64_t differing_bytes(const std::vector<Candidate>& candidates) {
@@ -59,16 +55,15 @@ Patches WindowExplorer::patches_of(const CrashWindow& window, const Choice& choi
     return patches;
 }
 
-std::string WindowExplorer::judge_state(const CrashWindow& window, const Choice& choice) {
+WindowExplorer::Verdict WindowExplorer::judge_state(const CrashWindow& window,
+                                                    const Choice& choice) {
     std::string known;
-    if (!observer_.before_state(known)) return known;
-    return judge_.judge(patches_of(window, choice), window.moment);
+    if (!observer_.before_state(known)) return {known, true};
+    return {judge_.judge(patches_of(window, choice), window.moment), false};
 }
 
 bool WindowExplorer::judge_once(const CrashWindow& window, const Choice& choice) {
-    if (judged_.contains(hash_of(choice))) return true;
-    const std::string wrong = judge_state(window, choice);
-    note(window, choice, wrong);
+    if (!judged_.contains(hash_of(choice))) note(window, choice, judge_state(window, choice));
     return observer_.go_on() && result_.violations.size() < options_.stop_after_violations;
 }
 
@@ -87,12 +82,13 @@ struct WindowExplorer::Relevance {
 
 bool WindowExplorer::read_more(const CrashWindow& window, const Choice& choice,
                                Relevance& relevance) {
-    std::string known;
-    if (!observer_.before_state(known)) return false;
+    Verdict verdict;
     std::vector<LineNumber> read;
-    const std::string wrong =
-        judge_.judge_reading(patches_of(window, choice), window.moment, relevance.unread, &read);
-    if (!judged_.contains(hash_of(choice))) note(window, choice, wrong);
+    verdict.ended_process = !observer_.before_state(verdict.wrong);
+    if (!verdict.ended_process)
+        verdict.wrong = judge_.judge_reading(patches_of(window, choice), window.moment,
+                                             relevance.unread, &read);
+    if (!judged_.contains(hash_of(choice))) note(window, choice, verdict);
     for (const LineNumber line : read) relevance.unread.erase(line);
     relevance.update(window);
     return !read.empty();
@@ -109,78 +105,69 @@ WindowExplorer::Relevance WindowExplorer::find_relevant(const CrashWindow& windo
     return relevance;
 }
 
-void WindowExplorer::note(const CrashWindow& window, const Choice& choice,
-                          const std::string& wrong) {
-    judged_[hash_of(choice)] = wrong.empty();
+void WindowExplorer::note(const CrashWindow& window, const Choice& choice, const Verdict& verdict) {
+    const bool right = verdict.wrong.empty();
+    judged_.insert(hash_of(choice));
     ++result_.states;
-    if (!below_.empty() || !outer_.empty()) ++result_.nested_states;
-    const std::uint64_t where = mix(window.number + (outer_.empty() ? 0 : 0x1000'0000));
-    result_.verdict_hash += mix(where ^ hash_of(choice) ^ (wrong.empty() ? 0 : 0x5555));
-    if (!wrong.empty() && result_.violations.size() < kViolationsPerWindow)
-        result_.violations.push_back(minimise(window, choice, wrong));
+    if (!outer_.empty()) ++result_.nested_states;
+    // Summed, since windows are judged in no order.
+    StableHash verdict_hash;
+    for (const TokenPart& outer : outer_) verdict_hash.add(outer.end_event);
+    verdict_hash.add(window.number).add(hash_of(choice)).add(right ? 0 : 1);
+    result_.verdict_hash += verdict_hash.value();
+    if (right || result_.violations.size() >= kViolationsPerWindow) return;
+    // What ends the process would end one more for each line that is tried.
+    const Reduced reduced = verdict.ended_process
+                                ? Reduced{.choice = choice, .wrong = verdict.wrong}
+                                : minimise(window, choice, verdict.wrong);
+    result_.violations.push_back(violation_of(window, reduced));
 }
 
-RawViolation WindowExplorer::minimise(const CrashWindow& window, const Choice& choice,
-                                      const std::string& wrong) {
-    // From the failing state towards nothing lost, and towards all lost: a line at a time is put
-    // where it would be there, and stays if the state still fails. The base that passes and leaves
-    // the fewest lines tells the most.
-    struct Reduced {
-        Choice choice;
-        std::string wrong;
-        bool base_is_visible = true;
-        bool base_fails = true;
-        std::size_t lines = 0;
-    };
-    std::string known;
-    const bool may_judge = observer_.before_state(known);
+// From the failing state towards nothing lost, and towards all lost: a line at a time is put where
+// it would be there, and stays if the state still fails. The base that passes and leaves the fewest
+// lines tells the most.
+WindowExplorer::Reduced WindowExplorer::minimise(const CrashWindow& window, const Choice& choice,
+                                                 const std::string& wrong) {
+    bool base_fails[2] = {};
     const auto reduce = [&](bool to_visible) {
-        const auto base = [&](std::size_t i) {
-            return static_cast<std::uint16_t>(to_visible ? window.lines[i].candidates.size() - 1
-                                                         : 0);
+        const Choice base = to_visible ? visible_choice(window) : Choice(window.lines.size());
+        Reduced reduced{.choice = choice, .wrong = wrong, .base_is_visible = to_visible};
+        const auto take_if_wrong = [&](const Choice& candidate) {
+            const Verdict verdict = judge_state(window, candidate);
+            if (verdict.wrong.empty()) return false;
+            reduced.choice = candidate;
+            reduced.wrong = verdict.wrong;
+            return true;
         };
-        Reduced reduced{choice, wrong, to_visible, true, 0};
-        if (may_judge) {
-            Choice all_base(choice.size());
-            for (std::size_t i = 0; i < choice.size(); ++i) all_base[i] = base(i);
-            const std::string base_wrong = judge_state(window, all_base);
-            reduced.base_fails = !base_wrong.empty();
-            if (reduced.base_fails) {
-                reduced.choice = all_base;
-                reduced.wrong = base_wrong;
-            }
-            for (std::size_t i = 0; i < choice.size(); ++i) {
-                if (reduced.choice[i] == base(i)) continue;
-                Choice fewer = reduced.choice;
-                fewer[i] = base(i);
-                const std::string still = judge_state(window, fewer);
-                if (still.empty()) continue;
-                reduced.choice = fewer;
-                reduced.wrong = still;
-            }
+        base_fails[to_visible ? 1 : 0] = take_if_wrong(base);
+        for (std::size_t i = 0; i < choice.size(); ++i) {
+            if (reduced.choice[i] == base[i]) continue;
+            Choice fewer = reduced.choice;
+            fewer[i] = base[i];
+            if (!take_if_wrong(fewer)) ++reduced.lines;
         }
-        for (std::size_t i = 0; i < choice.size(); ++i)
-            if (reduced.choice[i] != base(i)) ++reduced.lines;
         return reduced;
     };
     const Reduced lost = reduce(true), early = reduce(false);
     const bool take_lost =
-        lost.base_fails == early.base_fails ? lost.lines <= early.lines : !lost.base_fails;
-    const Reduced& best = take_lost ? lost : early;
+        base_fails[1] == base_fails[0] ? lost.lines <= early.lines : !base_fails[1];
+    return take_lost ? lost : early;
+}
 
+RawViolation WindowExplorer::violation_of(const CrashWindow& window, const Reduced& reduced) const {
     RawViolation violation;
     violation.parts = outer_;
-    violation.parts.push_back(TokenPart::of(window, best.choice, best.base_is_visible));
-    violation.text = best.wrong;
+    violation.parts.push_back(TokenPart::of(window, reduced.choice, reduced.base_is_visible));
+    violation.text = reduced.wrong;
     violation.moment = window.moment;
-    for (std::size_t i = 0; i < choice.size(); ++i) {
+    for (std::size_t i = 0; i < reduced.choice.size(); ++i) {
         const PendingLine& line = window.lines[i];
-        const std::size_t base = best.base_is_visible ? line.candidates.size() - 1 : 0;
-        if (best.choice[i] == base) continue;
-        const Candidate& candidate = line.candidates[best.choice[i]];
-        const auto& stores = best.base_is_visible ? candidate.missing : candidate.early;
-        violation.lines.push_back(
-            {line.line, best.base_is_visible, stores.empty() ? window.end_event : stores.front()});
+        const std::size_t base = reduced.base_is_visible ? line.candidates.size() - 1 : 0;
+        if (reduced.choice[i] == base) continue;
+        const Candidate& candidate = line.candidates[reduced.choice[i]];
+        const auto& stores = reduced.base_is_visible ? candidate.missing : candidate.early;
+        violation.lines.push_back({line.line, reduced.base_is_visible,
+                                   stores.empty() ? window.end_event : stores.front()});
     }
     return violation;
 }
@@ -303,8 +290,7 @@ Result<WindowResult> WindowExplorer::judge_only(const CrashWindow& window,
 }
 
 void WindowExplorer::explore_recovery(const CrashWindow& window) {
-    // The states from which recovery has the most to do, and all of the middle: what the program's
-    // order leaves after the first third, the second, and at the end of the window.
+    // The two extremes, and what the program's order leaves in the middle of the window.
     std::vector<Choice> chosen;
     const auto add = [&](Choice choice) {
         if (chosen.size() < kRecoveriesPerWindow &&
@@ -322,17 +308,14 @@ void WindowExplorer::explore_recovery(const CrashWindow& window) {
 
 void WindowExplorer::explore_recovery_of(const CrashWindow& window, const Choice& choice) {
     const Patches crashed = patches_of(window, choice);
+    const auto wrong = [&](const std::string& text) {
+        result_.violations.push_back(
+            violation_of(window, {.choice = choice, .wrong = "its recovery: " + text}));
+    };
     std::string known;
-    if (!observer_.before_state(known)) return;
+    if (!observer_.before_state(known)) return wrong(known);
     auto trace = judge_.trace_recovery(crashed, options_.seconds_per_run);
-    if (!trace) {
-        RawViolation violation;
-        violation.parts = {TokenPart::of(window, choice)};
-        violation.text = "its recovery: " + trace.error().message;
-        violation.moment = window.moment;
-        result_.violations.push_back(std::move(violation));
-        return;
-    }
+    if (!trace) return wrong(trace.error().message);
     const std::vector<std::byte> image = image_with(crashed);
     CrashWindows windows(*trace, image, options_.platform, kLineLimit);
     outer_ = {TokenPart::of(window, choice)};
@@ -348,8 +331,7 @@ void WindowExplorer::explore_recovery_of(const CrashWindow& window, const Choice
                                    .at_most = kStatesPerRecoveryWindow,
                                    .seed = options_.seed + window.number};
         choose_states(inner, all, choose, [&](const Choice& nested) {
-            const std::string wrong = judge_state(inner, nested);
-            note(inner, nested, wrong);
+            note(inner, nested, judge_state(inner, nested));
             return observer_.go_on();
         });
     }

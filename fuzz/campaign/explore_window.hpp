@@ -3,14 +3,12 @@
 
 #include <cstdint>
 #include <functional>
-#include <set>
 #include <string>
-#include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "campaign/token.hpp"
 #include "judge/state_judge.hpp"
-#include "judge/traced_run.hpp"
 
 namespace holdfast::crash {
 
@@ -46,16 +44,27 @@ struct WindowObserver {
 
 class WindowExplorer {
   public:
-    WindowExplorer(const TracedRun& run, StateJudge& judge, Subject& subject,
-                   const Options& options, const WindowObserver& observer)
-        : run_(run), judge_(judge), subject_(subject), options_(options), observer_(observer) {}
+    WindowExplorer(StateJudge& judge, Subject& subject, const Options& options,
+                   const WindowObserver& observer)
+        : judge_(judge), subject_(subject), options_(options), observer_(observer) {}
 
     WindowResult explore(const CrashWindow& window);
     // One state of it, or, with two parts, of the recovery of one state.
     Result<WindowResult> judge_only(const CrashWindow& window, const std::vector<TokenPart>& parts);
 
   private:
-    std::string judge_state(const CrashWindow& window, const Choice& choice);
+    struct Verdict {
+        std::string wrong;
+        bool ended_process = false;  // an earlier worker's; it was not judged again
+    };
+    // A failing state with as few lines as possible away from its base.
+    struct Reduced {
+        Choice choice;
+        std::string wrong;
+        bool base_is_visible = true;
+        std::size_t lines = 0;
+    };
+    Verdict judge_state(const CrashWindow& window, const Choice& choice);
     std::vector<std::byte> image_with(const Patches& patches) const;
     Patches patches_of(const CrashWindow& window, const Choice& choice) const;
     // What no check reads cannot matter: which lines (indices) some check may read.
@@ -63,13 +72,12 @@ class WindowExplorer {
     Relevance find_relevant(const CrashWindow& window);
     bool read_more(const CrashWindow& window, const Choice& choice, Relevance& relevance);
     bool judge_once(const CrashWindow& window, const Choice& choice);
-    void note(const CrashWindow& window, const Choice& choice, const std::string& wrong);
-    RawViolation minimise(const CrashWindow& window, const Choice& choice,
-                          const std::string& wrong);
+    void note(const CrashWindow& window, const Choice& choice, const Verdict& verdict);
+    Reduced minimise(const CrashWindow& window, const Choice& choice, const std::string& wrong);
+    RawViolation violation_of(const CrashWindow& window, const Reduced& reduced) const;
     void explore_recovery(const CrashWindow& window);
     void explore_recovery_of(const CrashWindow& window, const Choice& choice);
 
-    const TracedRun& run_;
     StateJudge& judge_;
     Subject& subject_;
     const Options& options_;
@@ -77,7 +85,7 @@ class WindowExplorer {
     WindowResult result_;
     Patches below_;  // under the window's lines: the crashed state whose recovery is crashed
     std::vector<TokenPart> outer_;
-    std::unordered_map<std::uint64_t, bool> judged_;  // by hash: was it right?
+    std::unordered_set<std::uint64_t> judged_;  // by hash
 };
 
 }  // namespace holdfast::crash

@@ -150,7 +150,7 @@ class Replayer {
         CrashWindows windows(run_.trace, run_.initial_image, token_.platform, kLineLimit);
         const WindowObserver observer{.before_state = [](std::string&) { return true; },
                                       .go_on = [] { return true; }};
-        WindowExplorer explorer(run_, *judge, subject_, options_, observer);
+        WindowExplorer explorer(*judge, subject_, options_, observer);
         while (windows.next()) {
             for (const auto& [line, bytes] : windows.newly_durable()) image->set_base(line, bytes);
             if (windows.window().end_event == token_.parts.front().end_event)

@@ -77,7 +77,7 @@ class Worker {
         const WindowObserver observer{
             .before_state = [this](std::string& text) { return before_state(text); },
             .go_on = [this] { return go_on(); }};
-        WindowExplorer explorer(run_, *judge, subject_, options_, observer);
+        WindowExplorer explorer(*judge, subject_, options_, observer);
         std::uint64_t wanted = resumed != kNoWindow ? resumed : take();
         while (wanted != kNoWindow && windows.next()) {
             const CrashWindow& window = windows.window();
@@ -281,6 +281,7 @@ class Foreman {
             WindowResult given_up;
             given_up.number = window;
             given_up.coverage.why_not = "given up: too many checks ended their process";
+            // Without a token: the states, each of which had one, were this worker's to report.
             given_up.violations.push_back({.parts = {}, .text = how, .moment = {}, .lines = {}});
             violations_ += 1;
             done_(std::move(given_up));

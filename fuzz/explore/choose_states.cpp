@@ -5,6 +5,8 @@
 #include <random>
 #include <unordered_set>
 
+#include "trace/stable_hash.hpp"
+
 namespace holdfast::crash {
 namespace {
 
@@ -24,7 +26,7 @@ class Chooser {
         if (options_.exploration == Exploration::full &&
             window_.new_states(relevant_) <= static_cast<double>(options_.at_most)) {
             all();
-            return lines_complete();
+            return !stopped_ && lines_complete();
         }
         // A window may have more events than it may have states, so that its order comes later.
         if (options_.exploration >= Exploration::sampled) {
@@ -174,11 +176,7 @@ class Chooser {
 
 }  // namespace
 
-std::uint64_t hash_of(const Choice& choice) {
-    std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
-    for (const std::uint16_t candidate : choice) hash = (hash ^ candidate) * 0x100'0000'01b3;
-    return hash ^ hash >> 29;
-}
+std::uint64_t hash_of(const Choice& choice) { return StableHash().add_all(choice).value(); }
 
 bool choose_states(const CrashWindow& window, const std::vector<std::size_t>& relevant,
                    const ChooseOptions& options, const std::function<bool(const Choice&)>& judge) {

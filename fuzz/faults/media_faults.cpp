@@ -1,22 +1,18 @@
 #include "faults/media_faults.hpp"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <new>
 #include <random>
 
 #include "judge/child_process.hpp"
 #include "judge/crash_image.hpp"
+#include "judge/scratch_folder.hpp"
 #include "store/store_state.hpp"
 #include "subjects/store_workload.hpp"
 #include "tracer/page_watch.hpp"
@@ -223,47 +219,33 @@ std::vector<MediaFault> choose_faults(const std::vector<Structure>& structures,
     return faults;
 }
 
-void patch_bytes(CrashImage& image, std::uint64_t offset, std::span<const std::byte> bytes) {
-    for (std::uint64_t at = 0; at < bytes.size();) {
-        const LineNumber line = (offset + at) / kLineBytes;
-        const std::uint64_t in_line = (offset + at) % kLineBytes;
-        const std::uint64_t size = std::min<std::uint64_t>(kLineBytes - in_line, bytes.size() - at);
-        LineBytes content;
-        std::memcpy(content.data(), image.base().data() + line * kLineBytes, kLineBytes);
-        std::memcpy(content.data() + in_line, bytes.data() + at, size);
-        image.patch(line, content);
-        at += size;
-    }
-}
-
 void plant(CrashImage& image, const MediaFault& fault) {
     const auto base = image.base();
     switch (fault.kind) {
         case MediaFault::Kind::flip_bit: {
             const std::byte flipped = base[fault.offset] ^ static_cast<std::byte>(1U << fault.bit);
-            patch_bytes(image, fault.offset, {&flipped, 1});
+            image.patch_bytes(fault.offset, {&flipped, 1});
             break;
         }
         case MediaFault::Kind::zero_line:
         case MediaFault::Kind::poison_line: {
             LineBytes line;
             line.fill(fault.kind == MediaFault::Kind::zero_line ? std::byte{0} : std::byte{0xff});
-            patch_bytes(image, fault.offset, line);
+            image.patch_bytes(fault.offset, line);
             break;
         }
         case MediaFault::Kind::swap_frames:
-            patch_bytes(image, fault.source, base.subspan(fault.offset, kPage));
+            image.patch_bytes(fault.source, base.subspan(fault.offset, kPage));
             [[fallthrough]];
         case MediaFault::Kind::copy_frame:
-            patch_bytes(image, fault.offset, base.subspan(fault.source, kPage));
+            image.patch_bytes(fault.offset, base.subspan(fault.source, kPage));
             break;
     }
 }
 
-// Progress of a child, in memory that outlives it.
+// Progress of a child, in memory that outlives it; a verdict for each fault follows.
 struct Board {
     std::atomic<std::uint64_t> next = 0;
-    Verdict verdicts[1];  // one for each fault
 };
 
 class FaultRunner {
@@ -280,6 +262,7 @@ class FaultRunner {
         const std::span<std::byte> memory = shared_memory(sizeof(Board) + faults_.size());
         if (memory.empty()) return fail(ErrorCode::io, "no memory to share with the judges");
         Board* const board = new (memory.data()) Board;
+        verdicts_ = {reinterpret_cast<Verdict*>(memory.data() + sizeof(Board)), faults_.size()};
         FaultOutcome outcome;
         while (board->next < faults_.size()) {
             auto judged =
@@ -291,14 +274,14 @@ class FaultRunner {
             }
             if (judged.error().code != ErrorCode::io) return std::unexpected(judged.error());
             const std::uint64_t number = board->next - 1;
-            board->verdicts[number] = Verdict::wrong;
+            verdicts_[number] = Verdict::wrong;
             outcome.violations.push_back({faults_[number], judged.error().message});
         }
         for (std::size_t i = 0; i < faults_.size(); ++i) {
             FaultCounts& counts = outcome.by_structure[faults_[i].structure];
             ++counts.tried;
-            counts.noticed += board->verdicts[i] == Verdict::noticed;
-            counts.harmless += board->verdicts[i] == Verdict::harmless;
+            counts.noticed += verdicts_[i] == Verdict::noticed;
+            counts.harmless += verdicts_[i] == Verdict::harmless;
         }
         release_shared_memory(memory);
         outcome.states = faults_.size();
@@ -324,7 +307,7 @@ class FaultRunner {
             alarm(static_cast<unsigned>(options_.seconds_per_check));  // a hang ends as signal 14
             plant(*image, faults_[number]);
             PageWatch::begin_run({});
-            board.verdicts[number] = judge(image->path(), answers_, wrong);
+            verdicts_[number] = judge(image->path(), answers_, wrong);
             image->restore(PageWatch::written());
         }
         alarm(0);
@@ -335,6 +318,7 @@ class FaultRunner {
     Answers answers_;
     std::vector<MediaFault> faults_;
     FaultOptions options_;
+    std::span<Verdict> verdicts_;
 };
 
 }  // namespace
@@ -368,10 +352,8 @@ Result<FaultOutcome> run_media_faults(const Script& script, const FaultOptions& 
     if (auto made = run_in_child("the set-up", 60, [&] { return workload.set_up(path); }); !made)
         return std::unexpected(made.error());
     // This process opens it once, to learn what is where and what it answers.
-    std::ifstream file(path, std::ios::binary);
-    const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
-    std::vector<std::byte> pool(bytes.size());
-    std::memcpy(pool.data(), bytes.data(), bytes.size());
+    auto pool = read_file(path);
+    if (!pool) return std::unexpected(pool.error());
     auto store = Store::open(path, kOpen);
     if (!store) return std::unexpected(store.error());
     auto answers = answers_of(*store);
@@ -379,7 +361,7 @@ Result<FaultOutcome> run_media_faults(const Script& script, const FaultOptions& 
     const std::vector<MediaFault> faults = choose_faults(structures_of(*store), options);
     // A process opens a pool once; the judges open images of the same one.
     store = fail(ErrorCode::stale, "closed");
-    return FaultRunner(std::move(pool), std::move(*answers), faults, options).run();
+    return FaultRunner(std::move(*pool), std::move(*answers), faults, options).run();
 }
 
 }  // namespace holdfast::crash

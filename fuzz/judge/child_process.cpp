@@ -11,10 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
-#include <string_view>
 
 #include "holdfast/crash.hpp"
 #include "tracer/watched_pool.hpp"
@@ -22,7 +19,6 @@
 namespace holdfast::crash {
 namespace {
 
-constexpr std::string_view kScratchPrefix = "holdfast-crash-";
 volatile std::sig_atomic_t interrupt_asked = 0;
 
 // What the child says: 0 and its answer, or an error's code and message.
@@ -158,25 +154,6 @@ std::span<std::byte> shared_memory(std::size_t size_bytes) {
 
 void release_shared_memory(std::span<std::byte> memory) {
     if (!memory.empty()) raw_munmap(memory.data(), memory.size());
-}
-
-ScratchFolder::ScratchFolder() {
-    namespace fs = std::filesystem;
-    std::error_code ignored;
-    for (const auto& item : fs::directory_iterator("/dev/shm", ignored)) {
-        const std::string name = item.path().filename();
-        if (!name.starts_with(kScratchPrefix)) continue;
-        const pid_t process = std::atoi(name.c_str() + kScratchPrefix.size());
-        if (process > 0 && kill(process, 0) != 0 && errno == ESRCH)
-            fs::remove_all(item.path(), ignored);
-    }
-    std::string pattern = fmt::format("/dev/shm/{}{}-XXXXXX", kScratchPrefix, getpid());
-    if (mkdtemp(pattern.data()) != nullptr) path_ = pattern;
-}
-
-ScratchFolder::~ScratchFolder() {
-    std::error_code ignored;
-    if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
 }
 
 }  // namespace holdfast::crash

@@ -38,17 +38,4 @@ std::string describe_end(int wait_status);
 std::span<std::byte> shared_memory(std::size_t size_bytes);
 void release_shared_memory(std::span<std::byte> memory);
 
-// A folder in /dev/shm, removed at the end. Those whose process is gone (killed) go with the next.
-class ScratchFolder {
-  public:
-    ScratchFolder();
-    ~ScratchFolder();
-    ScratchFolder(const ScratchFolder&) = delete;
-    ScratchFolder& operator=(const ScratchFolder&) = delete;
-    const std::string& path() const { return path_; }
-
-  private:
-    std::string path_;
-};
-
 }  // namespace holdfast::crash

@@ -58,6 +58,18 @@ void CrashImage::patch(LineNumber line, const LineBytes& bytes) {
     patched_.push_back(line);
 }
 
+void CrashImage::patch_bytes(std::uint64_t offset, std::span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+        const LineNumber line = offset / kLineBytes;
+        const std::size_t size =
+            std::min<std::size_t>(bytes.size(), kLineBytes - offset % kLineBytes);
+        std::memcpy(mapped_ + offset, bytes.data(), size);
+        patched_.push_back(line);
+        offset += size;
+        bytes = bytes.subspan(size);
+    }
+}
+
 void CrashImage::restore(const std::vector<std::uint64_t>& pages) {
     for (const std::uint64_t page : pages) {
         const std::uint64_t at = page * kPage;

@@ -30,6 +30,8 @@ class CrashImage {
     // Changes the base, from which states are patched and to which they are put back.
     void set_base(LineNumber line, const LineBytes& bytes);
     void patch(LineNumber line, const LineBytes& bytes);
+    // The same for any bytes; what their lines hold beside them stays as it is.
+    void patch_bytes(std::uint64_t offset, std::span<const std::byte> bytes);
     // Puts back the pages (numbers) and all that was patched.
     void restore(const std::vector<std::uint64_t>& pages);
     void restore_all();

@@ -48,12 +48,11 @@ StateJudge::~StateJudge() {
 }
 
 std::string StateJudge::judge(const Patches& patches, const Moment& moment) {
-    return judge(patches, moment, {}, nullptr);
+    return judge_watching(patches, moment, {});
 }
 
-std::string StateJudge::judge(const Patches& patches, const Moment& moment,
-                              const std::vector<std::uint64_t>& closed_pages,
-                              std::vector<std::uint64_t>* touched) {
+std::string StateJudge::judge_watching(const Patches& patches, const Moment& moment,
+                                       const std::vector<std::uint64_t>& closed_pages) {
     {
         const Stopwatch watch(times_.patch_seconds);
         for (const auto& [line, bytes] : patches) image_->patch(line, bytes);
@@ -73,7 +72,6 @@ std::string StateJudge::judge(const Patches& patches, const Moment& moment,
         image_->restore_by_comparing();
         return wrong;
     }
-    if (touched != nullptr) *touched = PageWatch::touched();
     image_->restore(PageWatch::written());
     return wrong;
 }
@@ -85,7 +83,7 @@ std::string StateJudge::judge_reading(const Patches& patches, const Moment& mome
         if (pages.empty() || pages.back() != line * kLineBytes / kPage)
             pages.push_back(line * kLineBytes / kPage);
     ReadSet::begin(lines);
-    std::string wrong = judge(patches, moment, pages, nullptr);
+    std::string wrong = judge_watching(patches, moment, pages);
     *read = ReadSet::end();
     return wrong;
 }

@@ -30,11 +30,6 @@ class StateJudge {
 
     // What the subject says: nothing if all is right. Afterwards the image is its base again.
     std::string judge(const Patches& patches, const Moment& moment);
-    // The same, and which of these pages (numbers) were touched.
-    std::string judge(const Patches& patches, const Moment& moment,
-                      const std::vector<std::uint64_t>& closed_pages,
-                      std::vector<std::uint64_t>* touched);
-
     // The same, slowly: which of these lines the check read before it had overwritten them.
     std::string judge_reading(const Patches& patches, const Moment& moment,
                               const ReadSet::Lines& lines, std::vector<LineNumber>* read);
@@ -46,6 +41,8 @@ class StateJudge {
     CrashImage& image() { return *image_; }
 
   private:
+    std::string judge_watching(const Patches& patches, const Moment& moment,
+                               const std::vector<std::uint64_t>& closed_pages);
     StateJudge(Subject& subject, CrashImage& image) : subject_(&subject), image_(&image) {}
     Subject* subject_;
     CrashImage* image_;

@@ -1,7 +1,6 @@
 #include "judge/traced_run.hpp"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +8,8 @@
 #include <fstream>
 
 #include "judge/child_process.hpp"
+#include "judge/scratch_folder.hpp"
+#include "trace/stable_hash.hpp"
 #include "tracer/page_watch.hpp"
 #include "tracer/store_tracer.hpp"
 
@@ -32,16 +33,6 @@ std::unexpected<Error> too_much_for_a_trace() {
                 "the run stores too much for one trace (2 GiB): give it less to do");
 }
 
-Result<std::vector<std::byte>> read_file(const std::string& path) {
-    struct stat status{};
-    if (stat(path.c_str(), &status) != 0) return std::vector<std::byte>{};
-    std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
-    std::ifstream file(path, std::ios::binary);
-    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    if (!file) return fail(ErrorCode::io, fmt::format("cannot read {}", path));
-    return bytes;
-}
-
 // The pages of the file, other than these.
 Result<void> fill_unwritten(const std::string& path, const std::vector<std::uint64_t>& written,
                             std::uint8_t fill) {
@@ -63,17 +54,10 @@ Result<void> fill_unwritten(const std::string& path, const std::vector<std::uint
 }  // namespace
 
 std::uint64_t fingerprint_of(const Trace& trace) {
-    std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
-    const auto mix = [&](std::uint64_t value) {
-        hash = (hash ^ value) * 0x9e37'79b9'7f4a'7c15;
-        hash ^= hash >> 32;
-    };
-    for (const Event& event : trace.events) {
-        mix(static_cast<std::uint64_t>(event.kind));
-        mix(event.offset);
-        mix(event.size);
-    }
-    return hash;
+    StableHash hash;
+    for (const Event& event : trace.events)
+        hash.add(static_cast<std::uint64_t>(event.kind)).add(event.offset).add(event.size);
+    return hash.value();
 }
 
 Result<Trace> trace_process(const std::string& path, double seconds,
@@ -151,7 +135,10 @@ Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std:
         return done;
     });
     if (!set_up) return std::unexpected(set_up.error());
-    auto image = read_file(path);
+    // If it made no file, the run makes one.
+    std::error_code ignored;
+    Result<std::vector<std::byte>> image{};
+    if (std::filesystem::exists(path, ignored)) image = read_file(path);
     if (!image) return std::unexpected(image.error());
     const std::string trace_path = folder.path() + "/trace";
     auto trace = subject.is_other_program()

@@ -10,6 +10,7 @@
 #include "judge/child_process.hpp"
 #include "judge/shell_command.hpp"
 #include "trace/event.hpp"
+#include "trace/stable_hash.hpp"
 
 namespace holdfast::crash {
 namespace {
@@ -102,13 +103,10 @@ Result<CommandSubject> CommandSubject::create(Commands commands) {
 }
 
 std::string CommandSubject::name() const {
-    std::uint64_t hash = 0xcbf2'9ce4'8422'2325;
-    for (const auto* const each : {&commands_.set_up, &commands_.run, &commands_.check}) {
-        for (const char letter : *each)
-            hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100'0000'01b3;
-        hash = (hash ^ 0xff) * 0x100'0000'01b3;
-    }
-    return fmt::format("{}{:08x}", kNamePrefix, hash >> 32);
+    StableHash hash;
+    for (const auto* const each : {&commands_.set_up, &commands_.run, &commands_.check})
+        hash.add(each->size()).add_all(*each);
+    return fmt::format("{}{:08x}", kNamePrefix, hash.value() >> 32);
 }
 
 Result<void> CommandSubject::set_up(const std::string& path) {

@@ -83,7 +83,7 @@ std::string run_operations(std::span<const std::uint8_t> input) {
     static CrashImage image = make_pool_image(kPoolBytes, [](const Store&) {});
     ByteSource source(input);
     std::string wrong = run_on(image, source);
-    put_back(image);
+    image.restore_by_comparing();
     return wrong;
 }
 

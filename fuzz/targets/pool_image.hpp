@@ -13,11 +13,6 @@ namespace holdfast::crash {
 // exception if the machine does not let us.
 CrashImage make_pool_image(std::uint64_t size_bytes, const std::function<void(Store)>& fill);
 
-void write_bytes(CrashImage& image, std::uint64_t offset, std::span<const std::byte> bytes);
-
-// Undoes whatever was done to the pool since.
-void put_back(CrashImage& image);
-
 Result<Store> open_image(const CrashImage& image);
 
 }  // namespace holdfast::crash

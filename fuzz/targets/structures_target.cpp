@@ -254,7 +254,7 @@ class Damage {
                 std::memcpy(bytes.data(), content().data() + other.offset + offset, bytes.size());
             }
         }
-        write_bytes(image_, place.offset + offset, bytes);
+        image_.patch_bytes(place.offset + offset, bytes);
         touched_.emplace(structure, &place);
         if (what & 0x80) seal(structure, place, offset, bytes.size());
         keep_pointers(structure, place);
@@ -287,7 +287,7 @@ class Damage {
     }
     template <typename Record>
     void put(std::uint64_t offset, const Record& record) {
-        write_bytes(image_, offset, std::as_bytes(std::span(&record, 1)));
+        image_.patch_bytes(offset, std::as_bytes(std::span(&record, 1)));
     }
     bool is_changed(std::uint64_t offset, std::uint64_t size) const {
         return std::memcmp(content().data() + offset, image_.base().data() + offset, size) != 0;
@@ -581,7 +581,7 @@ std::string run_structures(std::span<const std::uint8_t> input) {
     ByteSource source(input);
     for (unsigned i = 0; i < 16 && !source.empty(); ++i) damage.add(source);
     std::string wrong = run_on(fixture, damage);
-    put_back(fixture.image());
+    fixture.image().restore_by_comparing();
     return wrong;
 }
 

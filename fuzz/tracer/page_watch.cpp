@@ -78,7 +78,7 @@ Result<void> PageWatch::start(const std::string& path, std::uint64_t pool_bytes)
         each->assign(pages, 0);
     active = true;
     pool::FaultDispatcher::subscribe(on_fault);
-    auto watched = WatchedPool::watch(path, {.mapped = mapped, .unmapped = nullptr});
+    auto watched = WatchedPool::watch(path, mapped);
     if (!watched) stop();
     return watched;
 }

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <map>
 
 #include "tracer/boundary.hpp"
 #include "tracer/instruction.hpp"
@@ -86,7 +85,8 @@ void on_trap(int, siginfo_t*, void* context) {
     step_now.page_count = 0;
 }
 
-// libpmem's copies would be stepped word by word; they overwrite, and that is all there is to know.
+// What libpmem's copies overwrite is known before they begin; they need not be stepped word by word
+// for it. Of what they read from the pool, each access is looked at as any other.
 class Copies final : public BoundaryObserver {
   public:
     bool flush(const void*, std::size_t, const void*) override { return true; }
@@ -94,7 +94,8 @@ class Copies final : public BoundaryObserver {
     bool copy(void* destination, const void* source, int, std::size_t size, unsigned,
               const void*) override {
         const PoolMapping* const to = WatchedPool::find(destination);
-        if (to != nullptr && source == nullptr) note_written(to->offset_of(destination), size);
+        const bool reads_pool = source != nullptr && WatchedPool::find(source) != nullptr;
+        if (to != nullptr && !reads_pool) note_written(to->offset_of(destination), size);
         return false;
     }
 };

@@ -58,8 +58,6 @@ void plant(const SnapshotBug& bug) {
     late = {};
 }
 
-std::uint32_t snapshots_taken() { return taken; }
-
 }  // namespace holdfast::crash
 
 extern "C" {

@@ -15,6 +15,5 @@ struct SnapshotBug {
 
 // From now on; the count begins anew.
 void plant(const SnapshotBug& bug);
-std::uint32_t snapshots_taken();
 
 }  // namespace holdfast::crash

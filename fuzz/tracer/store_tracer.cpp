@@ -330,8 +330,7 @@ Result<void> StoreTracer::start(const std::string& path, TraceBuffer& new_buffer
     stop_action.sa_flags = SA_RESTART;
     sigaction(kStopSignal, &stop_action, &previous_stop);
     pool::FaultDispatcher::subscribe(on_fault);
-    if (auto watched = WatchedPool::watch(path, {.mapped = mapped, .unmapped = nullptr});
-        !watched) {
+    if (auto watched = WatchedPool::watch(path, mapped); !watched) {
         stop();
         return watched;
     }

@@ -21,7 +21,7 @@ std::array<char, 4096> watched_path;
 bool found = false;  // the file exists, and these are its own
 dev_t device;
 ino_t inode;
-WatchedPool::Observer observer;
+WatchedPool::Observer observer = nullptr;
 std::array<PoolMapping, kMaxMappings> mappings;
 std::size_t mapping_count = 0;
 std::uint64_t end_of_mapped = 0;
@@ -54,7 +54,7 @@ void* map(void* address, std::size_t size, int protection, int flags, int file, 
     PoolMapping& mapping = mappings[mapping_count++];
     mapping = {static_cast<std::byte*>(at), size, static_cast<std::uint64_t>(offset)};
     end_of_mapped = std::max(end_of_mapped, mapping.file_offset + size);
-    if (observer.mapped != nullptr) observer.mapped(mapping);
+    if (observer != nullptr) observer(mapping);
     return at;
 }
 
@@ -71,7 +71,7 @@ int raw_mprotect(void* address, std::size_t size, int protection) {
     return static_cast<int>(syscall(SYS_mprotect, address, size, protection));
 }
 
-Result<void> WatchedPool::watch(const std::string& path, const Observer& new_observer) {
+Result<void> WatchedPool::watch(const std::string& path, Observer new_observer) {
     if (path.size() >= watched_path.size())
         return fail(ErrorCode::invalid_argument, fmt::format("{} is too long a path", path));
     std::strcpy(watched_path.data(), path.c_str());
@@ -124,7 +124,6 @@ HOLDFAST_IN_PLACE_OF_LIBC int munmap(void* address, std::size_t size) noexcept {
                 ++i;
                 continue;
             }
-            if (observer.unmapped != nullptr) observer.unmapped(mapping);
             mappings[i] = mappings[--mapping_count];
         }
     }

@@ -34,14 +34,11 @@ struct PoolMapping {
 
 class WatchedPool {
   public:
-    // Called right after a writable shared mapping of the file was made, and before one goes.
-    struct Observer {
-        void (*mapped)(const PoolMapping& mapping) = nullptr;
-        void (*unmapped)(const PoolMapping& mapping) = nullptr;
-    };
+    // Called right after a writable shared mapping of the file was made.
+    using Observer = void (*)(const PoolMapping& mapping);
 
     // The file may be made later.
-    static Result<void> watch(const std::string& path, const Observer& observer);
+    static Result<void> watch(const std::string& path, Observer observer);
     static void unwatch();
     // The mapping that holds the address, or nullptr.
     static const PoolMapping* find(const void* address);

@@ -121,7 +121,8 @@ class Store {
     Result<StoreInfo> info() const;
     std::vector<RegionInfo> regions() const;
 
-    // A full check, see verify.hpp. Writers wait meanwhile.
+    // A full check, see verify.hpp, of a store at rest: a call that changes it meanwhile, from
+    // another thread, may be reported half-way, as if it were damage; so may `info` count it.
     VerifyReport verify() const;
 
     const std::string& path() const;

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <vector>
 
 #include "image/elf_file.hpp"
@@ -174,12 +173,7 @@ Result<ImportReport> import_segments(Store& store, const std::string& space_name
 
 Result<ImportReport> import_core(Store& store, const std::string& space_name,
                                  const std::string& path, const ImportOptions& options) {
-    const auto start = std::chrono::steady_clock::now();
-    auto report = import_segments(store, space_name, path, options);
-    if (report)
-        report->seconds =
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return report;
+    return image::timed([&] { return import_segments(store, space_name, path, options); });
 }
 
 }  // namespace holdfast

@@ -6,6 +6,7 @@
 // the store before `commit`, and nothing ever is if the writer goes away without it.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -64,5 +65,16 @@ class ImageWriter {
     std::optional<Part> zeros_;
     std::uint64_t done_bytes_ = 0, total_bytes_ = 0, reported_bytes_ = 0;
 };
+
+// The report of an import, with the time that all of it took.
+template <typename Import>
+Result<ImportReport> timed(const Import& import) {
+    const auto start = std::chrono::steady_clock::now();
+    Result<ImportReport> report = import();
+    if (report)
+        report->seconds =
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return report;
+}
 
 }  // namespace holdfast::image

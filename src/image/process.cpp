@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <future>
 #include <utility>
 
@@ -97,17 +96,12 @@ Result<void> copy_process(ImageWriter& writer, pid_t process) {
 
 Result<ImportReport> import_stopped(Store& store, const std::string& space_name, pid_t process,
                                     const ImportOptions& options) {
-    const auto start = std::chrono::steady_clock::now();
     auto writer = ImageWriter::begin(store, space_name, options);
     if (!writer) return std::unexpected(std::move(writer.error()));
     // The process goes on before the commit, which no longer needs it.
     if (auto done = copy_process(*writer, process); !done)
         return std::unexpected(std::move(done.error()));
-    auto report = writer->commit();
-    if (report)
-        report->seconds =
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return report;
+    return writer->commit();
 }
 
 }  // namespace
@@ -127,7 +121,8 @@ Result<ImportReport> import_process(Store& store, const std::string& space_name,
     // (stopped_process.hpp).
     return std::async(std::launch::async,
                       [&, process = status->process] {
-                          return import_stopped(store, space_name, process, options);
+                          return image::timed(
+                              [&] { return import_stopped(store, space_name, process, options); });
                       })
         .get();
 }

@@ -62,7 +62,8 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     space::WriterLock directory_writer;
     mutable std::shared_mutex directory_map;  // over directory()
 
-    // Held while limbo or the reference count of a shared frame changes, and by `verify`.
+    // Held while limbo or the reference count of a shared frame changes, and by `verify`, which
+    // therefore sees limbo whole; commits that change neither do not wait for it.
     class CommitLock {
       public:
         explicit CommitLock(StoreState& state) : state_(state) {

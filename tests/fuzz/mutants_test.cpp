@@ -137,8 +137,16 @@ TEST(BadCheck, ThatCrashesHangsOrThrowsIsAFindingAndNotTheEnd) {
                                                        .seconds_per_check = 0.5,
                                                        .stop_after_violations = 1000}));
         ASSERT_FALSE(outcome.violations.empty());
-        for (const Violation& violation : outcome.violations)
+        for (const Violation& violation : outcome.violations) {
             EXPECT_NE(violation.text.find(text), std::string::npos) << violation.text;
+            // A state that ends its process is replayed as any other, until the window is given up.
+            if (violation.token.empty()) continue;
+            const Outcome again =
+                value_of(replay(subject, violation.token, {.seconds_per_check = 0.5}));
+            ASSERT_EQ(again.violations.size(), 1U);
+            EXPECT_FALSE(again.violations.front().text.empty());
+        }
+        EXPECT_FALSE(outcome.violations.front().token.empty());
         EXPECT_TRUE(outcome.complete) << "the windows of the other operations were explored";
     }
 }

@@ -14,7 +14,7 @@
 #include <set>
 #include <thread>
 
-#include "judge/child_process.hpp"
+#include "judge/scratch_folder.hpp"
 #include "judge/traced_run.hpp"
 #include "support/temporary_pool.hpp"
 

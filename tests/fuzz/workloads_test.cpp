@@ -38,8 +38,14 @@ TEST_P(Workload, LeavesTheStateBeforeOrAfter) {
     expect_right(outcome);
     EXPECT_TRUE(outcome.complete);
     EXPECT_GT(outcome.states, 50U) << "hardly anything was judged";
-    for (const Coverage& window : outcome.windows)
-        EXPECT_TRUE(window.exhaustive || !window.why_not.empty());
+    for (const Coverage& window : outcome.windows) {
+        // What is called exhaustive has judged all that matters, and only what is too much is not.
+        if (window.exhaustive)
+            EXPECT_GE(static_cast<double>(window.judged), window.relevant) << window.end_event;
+        else
+            EXPECT_GE(window.judged, options.states_per_window) << window.why_not;
+        EXPECT_EQ(window.exhaustive, window.why_not.empty()) << window.why_not;
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Of, Workload, testing::ValuesIn(workloads()),

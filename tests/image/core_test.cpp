@@ -21,12 +21,6 @@ using namespace holdfast::literals;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::string bytes_at(const Space& space, std::uint64_t address, std::size_t size_bytes) {
-    std::string bytes(size_bytes, '?');
-    must(space.read(VirtAddr(address), std::as_writable_bytes(std::span(bytes))));
-    return bytes;
-}
-
 TEST(ImportCore, WhatGcoreWritesOfAProcess) {
     if (std::system("gcore >/dev/null 2>&1; test $? -ne 127") != 0)
         GTEST_SKIP() << "gcore is not installed; it comes with gdb";

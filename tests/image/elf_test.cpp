@@ -16,12 +16,6 @@ using namespace holdfast::literals;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-std::string bytes_at(const Space& space, std::uint64_t address, std::size_t size_bytes) {
-    std::string bytes(size_bytes, '?');
-    must(space.read(VirtAddr(address), std::as_writable_bytes(std::span(bytes))));
-    return bytes;
-}
-
 std::vector<std::string> lines(const Space& space) {
     std::vector<std::string> result;
     for (const Mapping& mapping : value_of(space.maps()))

@@ -55,6 +55,12 @@ void must(const Result<void>& result) {
     if (!result) stop_test(result.error().message);
 }
 
+std::string bytes_at(const Space& space, std::uint64_t address, std::size_t size_bytes) {
+    std::string bytes(size_bytes, '?');
+    must(space.read(VirtAddr(address), std::as_writable_bytes(std::span(bytes))));
+    return bytes;
+}
+
 void stop_test(const std::string& message) {
     // GoogleTest reports an exception as a failure of the running test, and goes on with the next.
     throw std::runtime_error(message);

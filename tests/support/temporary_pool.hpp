@@ -32,6 +32,9 @@ template <typename T>
 T value_of(Result<T> result);
 void must(const Result<void>& result);
 
+// What a space holds there; it must be readable.
+std::string bytes_at(const Space& space, std::uint64_t address, std::size_t size_bytes);
+
 // The seed of a random test: HOLDFAST_SEED if set, otherwise new each time; printed.
 std::uint64_t test_seed();
 

@@ -1,9 +1,6 @@
 #include "crash_report.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 
 #include "quantity.hpp"
 
@@ -160,25 +157,13 @@ void print_merged(const Json& merged) {
         merged["complete"].get<bool>() ? "" : "; cut short");
 }
 
-CrashProgress::CrashProgress(std::string what)
-    : what_(std::move(what)), on_terminal_(isatty(STDERR_FILENO) != 0) {}
-
 void CrashProgress::update(const crash::Progress& now) {
-    if (!on_terminal_ || Clock::now() < next_) return;
-    next_ = Clock::now() + std::chrono::milliseconds(250);
-    shown_ = true;
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
+    if (!line_.is_due()) return;
     const std::uint64_t of = std::max<std::uint64_t>(now.windows, 1);
-    fmt::print(stderr,
-               "\r{}: {} of {} windows ({}%), {} states, {:.0f} a second, {} findings\033[K", what_,
-               now.windows_done, now.windows, now.windows_done * 100 / of, now.states,
-               static_cast<double>(now.states) / seconds, now.violations);
-    std::fflush(stderr);
-}
-
-void CrashProgress::clear() {
-    if (shown_) fmt::print(stderr, "\r\033[K");
-    shown_ = false;
+    line_.show(fmt::format("{}: {} of {} windows ({}%), {} states, {:.0f} a second, {} findings",
+                           what_, now.windows_done, now.windows, now.windows_done * 100 / of,
+                           now.states, static_cast<double>(now.states) / line_.seconds(),
+                           now.violations));
 }
 
 }  // namespace holdfast::tool

@@ -3,11 +3,11 @@
 
 #include <holdfast/crash.hpp>
 
-#include <chrono>
 #include <string>
 #include <vector>
 
 #include "output.hpp"
+#include "progress.hpp"
 
 namespace holdfast::tool {
 
@@ -20,20 +20,16 @@ void print_text(const crash::Outcome& outcome, bool every_window,
 Json merged_results(const std::vector<Json>& results);
 void print_merged(const Json& merged);
 
-// One line on a terminal: states a second, windows done, findings.
+// States a second, windows done, findings.
 class CrashProgress {
   public:
-    explicit CrashProgress(std::string what);
+    explicit CrashProgress(std::string what) : what_(std::move(what)) {}
     void update(const crash::Progress& now);
-    void clear();
+    void clear() { line_.clear(); }
 
   private:
-    using Clock = std::chrono::steady_clock;
     std::string what_;
-    bool on_terminal_;
-    bool shown_ = false;
-    Clock::time_point begin_ = Clock::now();
-    Clock::time_point next_ = begin_ + std::chrono::seconds(1);
+    StatusLine line_;
 };
 
 }  // namespace holdfast::tool
