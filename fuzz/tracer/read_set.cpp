@@ -61,8 +61,7 @@ void note_written(std::uint64_t begin, std::uint64_t size) {
 }
 
 bool open_page(const void* address) {
-    auto* const page =
-        reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) / kPage * kPage);
+    std::byte* const page = start_of(address, kPage);
     if (step_now.page_count == step_now.pages.size()) return false;
     step_now.pages[step_now.page_count++] = page;
     return raw_mprotect(page, kPage, PROT_READ | PROT_WRITE) == 0;

@@ -14,6 +14,7 @@ void set_single_step(void* context, bool on) {
 }
 
 const void* instruction_of(void* context) {
+    // The kernel has registers, and no pointers. NOLINTNEXTLINE(performance-no-int-to-ptr)
     return reinterpret_cast<const void*>(
         static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]);
 }

@@ -163,8 +163,7 @@ struct Step {
 Step step;
 
 bool open_page(const void* address) {
-    auto* const page =
-        reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) / kPage * kPage);
+    std::byte* const page = start_of(address, kPage);
     for (std::size_t i = 0; i < step.page_count; ++i)
         if (step.pages[i].address == page) return true;
     if (step.page_count == step.pages.size()) return false;
@@ -212,8 +211,7 @@ void record_step() {
     }
     if (changed) return;
     // The same value again: an event nevertheless, so that its flush is not a redundant one.
-    const auto* const word = reinterpret_cast<const std::byte*>(
-        reinterpret_cast<std::uintptr_t>(step.place) / kWord * kWord);
+    const std::byte* const word = start_of(step.place, kWord);
     record(kind, WatchedPool::find(word)->offset_of(word), kWord, word, stack.addresses());
 }
 
@@ -256,15 +254,17 @@ class Recorder final : public BoundaryObserver {
         lock();
         halt_others();
         const Stack stack(caller);
-        const auto begin = reinterpret_cast<std::uintptr_t>(destination) / kPage * kPage;
-        const auto end =
-            (reinterpret_cast<std::uintptr_t>(destination) + size + kPage - 1) / kPage * kPage;
-        raw_mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ | PROT_WRITE);
+        std::byte* const begin = start_of(destination, kPage);
+        const std::size_t pages_size =
+            (static_cast<std::size_t>(static_cast<std::byte*>(destination) - begin) + size + kPage -
+             1) /
+            kPage * kPage;
+        raw_mprotect(begin, pages_size, PROT_READ | PROT_WRITE);
         if (source != nullptr)
             std::memmove(destination, source, size);
         else
             std::memset(destination, byte, size);
-        raw_mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ);
+        raw_mprotect(begin, pages_size, PROT_READ);
         const std::uint64_t offset = mapping->offset_of(destination);
         const bool flushes = (flags & PMEM_F_MEM_NOFLUSH) == 0;
         const bool cached =

@@ -61,6 +61,7 @@ void* map(void* address, std::size_t size, int protection, int flags, int file, 
 }  // namespace
 
 void* raw_mmap(void* address, std::size_t size, int protection, int flags, int file, long offset) {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
     return reinterpret_cast<void*>(
         syscall(SYS_mmap, address, size, protection, flags, file, offset));
 }

@@ -46,6 +46,12 @@ class WatchedPool {
     static std::uint64_t largest_end();  // of the file's bytes ever mapped; 0 if it never was
 };
 
+// Where the aligned unit (a page, a word) begins that the address lies in.
+inline std::byte* start_of(const void* address, std::size_t unit) {
+    return static_cast<std::byte*>(const_cast<void*>(address)) -
+           reinterpret_cast<std::uintptr_t>(address) % unit;
+}
+
 // The kernel's calls, past this and every other interposition.
 void* raw_mmap(void* address, std::size_t size, int protection, int flags, int file, long offset);
 int raw_munmap(void* address, std::size_t size);

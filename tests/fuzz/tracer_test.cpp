@@ -40,6 +40,7 @@ Trace trace_of(const std::function<void(std::byte* base)>& work) {
 
 std::vector<std::string> text_of(const Trace& trace) {
     std::vector<std::string> text;
+    text.reserve(trace.events.size());
     for (const Event& event : trace.events) text.push_back(to_string(event));
     return text;
 }
@@ -148,6 +149,7 @@ TEST(Tracer, LosesNoStoreOfSeveralThreads) {
     constexpr unsigned kThreads = 4, kStores = 50;
     const Trace trace = trace_of([](std::byte* base) {
         std::vector<std::thread> threads;
+        threads.reserve(kThreads);
         for (unsigned thread = 0; thread < kThreads; ++thread)
             threads.emplace_back([=] {
                 // All in one page, so that they meet.

@@ -82,6 +82,7 @@ Outcome mutants(const Context& context, const MutantsArguments& arguments) {
     const auto done = [&](const crash::MutantResult& result) {
         all_caught = all_caught && result.caught != 0;
         std::vector<std::string> modes;
+        modes.reserve(result.modes.size());
         for (const crash::Exploration mode : result.modes) modes.push_back(to_string(mode));
         if (context.json)
             list.push_back({{"class", result.class_number},
