@@ -170,7 +170,14 @@ class Verifier {
                 const Range range{table::address_of_page(
                                       child.index * table::entry_pages(position.level), levels_),
                                   format::entry_span_bytes(position.level)};
-                find(*damage == FaultKind::wrong_table        ? "I2 table"
+                // A page whose memory is out of reach is well but for that.
+                if (is_loss(*damage) && with_frames) {
+                    mark(entry.frame(), in_limbo);
+                    if (!in_limbo) ++report_.mapped_pages;
+                }
+                if (is_loss(*damage) && in_limbo) continue;
+                find(is_loss(*damage)                         ? "lost page"
+                     : *damage == FaultKind::wrong_table      ? "I2 table"
                      : *damage == FaultKind::damaged_metadata ? "I5 metadata"
                                                               : "I1 entry",
                      space_, range,
@@ -218,7 +225,7 @@ class Verifier {
             for (std::uint64_t at = 0; at < region.frame_count(); ++at) {
                 const Use& use = uses_[i][at];
                 const FrameNumber frame = region.base() + at;
-                if (at >= region.record().initialized) {
+                if (at >= region.initialized()) {
                     ++report_.frames_free;
                     if (use.references != 0)
                         find("I4 account", "", {},
@@ -229,7 +236,7 @@ class Verifier {
                 const memory::MetadataWords words = region.metadata(frame);
                 const std::uint64_t word0 = pool::load_word(words.word0);
                 const std::uint64_t word1 = pool::load_word(words.word1());
-                const bool valid = FrameMetadata::is_valid(frame, word0, word1);
+                const bool valid = FrameMetadata::is_valid(words.home, word0, word1);
                 const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
                 // What a build claims is free as soon as its record is dealt with, and may be
                 // anything until then.

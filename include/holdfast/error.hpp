@@ -23,6 +23,7 @@ enum class ErrorCode : std::uint8_t {
     not_a_pool,         // a file that is no pool, or another program's pool
     unsupported,        // a newer format, an unknown incompatible feature, a replicated poolset
     damaged,            // a checksum, tag or cross-check failed; `verify` lists all of it
+    lost,               // the page lies in a region that is out of reach; the message says which
     stale,              // a handle to something that is gone
     io,                 // the operating system said no; the message has its words
 };

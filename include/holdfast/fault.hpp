@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "holdfast/types.hpp"
@@ -28,11 +29,18 @@ enum class FaultKind : std::uint8_t {
     stale_entry,       // the frame was freed, or reused by somebody else, since the entry was made
     wrong_table,       // a table that belongs elsewhere: other level, owner or index
     damaged_metadata,  // the frame metadata of the target fails its checksum
-    no_region,         // no attached region holds the frame
+    no_region,         // no region of this store holds the frame
+    region_missing,    // the region that holds the frame has no memory; RegionState says more
+    region_detached,
+    region_replaced,
+    region_shrunk,
+    region_outdated,
+    volatile_lost,  // the frame is in a volatile region, and was filled by an earlier process
 };
 
 // `holdfast::to_string(kind)` is the kind as written above.
 const char* to_string(FaultKind kind);
+constexpr bool is_loss(FaultKind kind) { return kind >= FaultKind::region_missing; }
 
 struct Fault {
     FaultKind kind{};
@@ -40,9 +48,13 @@ struct Fault {
     std::uint8_t level = 0;   // of the entry that ended the walk; 1 is a page table, 0 is no entry
     Protection protection{};  // what the mapping permits, where the entry says so
     std::uint64_t entry = 0;  // the entry's bits as they stand in the pool
+    // Of is_loss(): which region; Store::regions() has a sentence about it.
+    std::optional<unsigned> region = {};
 
     // Whether the medium, and not the program, is to blame.
     bool is_damage() const { return kind >= FaultKind::damaged_entry; }
+    // Whether the tables are well and only the page's memory is out of reach.
+    bool is_loss() const { return holdfast::is_loss(kind); }
     std::string to_string() const;
 };
 

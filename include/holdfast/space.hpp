@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <expected>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,6 +54,9 @@ struct MapOptions {
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};
     std::uint64_t name_offset = 0;
+    // As SpaceOptions::region, for this range now; otherwise the space's. (Of a lazy range, pages
+    // get their frames later, as the space then prefers.)
+    std::optional<unsigned> region = {};
 };
 
 struct SpaceInfo {
@@ -62,6 +66,7 @@ struct SpaceInfo {
     std::uint64_t mapped_bytes = 0;    // including lazy pages
     std::uint64_t resident_bytes = 0;  // with a frame
     std::uint64_t tables = 0;          // frames that hold tables of this space, the root included
+    std::optional<unsigned> region;    // that it prefers
 };
 
 class Space {

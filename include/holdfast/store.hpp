@@ -14,13 +14,13 @@
 // opens a pool once; a second process is refused while the first lives.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "holdfast/error.hpp"
+#include "holdfast/region.hpp"
 #include "holdfast/space.hpp"
 #include "holdfast/transaction.hpp"
 #include "holdfast/types.hpp"
@@ -47,28 +47,13 @@ struct CreateOptions {
         0;  // at least 8 MiB; 0 for a poolset or device, which have their own
     PmemEmulation emulation = PmemEmulation::from_environment;
     std::uint32_t file_mode = 0600;
+    // How much of the pool becomes frames at once; 0: all there is room for. The rest is for later:
+    // metadata of external regions (1/256 of their size), and `grow`.
+    std::uint64_t frames_bytes = 0;
 };
 
 struct OpenOptions {
     PmemEmulation emulation = PmemEmulation::from_environment;
-};
-
-using Uuid = std::array<std::uint8_t, 16>;
-std::string to_string(const Uuid& uuid);
-
-enum class RegionKind : std::uint8_t { pool = 1, external = 2, volatile_memory = 3 };
-const char* to_string(RegionKind kind);
-
-// A run of frames. The physical base equals the file offset modulo 1 GiB, so that huge pages line
-// up in the entry, in the kernel's mapping and in a guest's memory.
-struct RegionInfo {
-    RegionKind kind{};
-    Uuid uuid{};
-    PhysAddr physical_base;
-    std::uint64_t size_bytes = 0;
-    std::string file;                    // that holds the frames
-    std::uint64_t file_offset = 0;       // of the first frame in it
-    const std::byte* address = nullptr;  // of the first frame in this process
 };
 
 struct FrameCounts {
@@ -111,6 +96,36 @@ class Store {
     // Adds a region of at most `size_bytes` from what room the pool itself has left. Happens by
     // itself when frames run out; useful after a poolset was extended. no_space if there is none.
     Result<void> grow(std::uint64_t size_bytes);
+
+    // Adds a region (region.hpp) and returns its number; spaces that prefer it may use it at once,
+    // and all of it is durable. `path` names a new file, or a device. Errors: invalid_argument,
+    // already_exists, permission_denied, no_space (of the file system, or of the pool, which holds
+    // 1/256 of the region's size in metadata), io; nothing is left then.
+    Result<unsigned> add_external_region(const std::string& path,
+                                         const ExternalRegionOptions& options);
+    Result<unsigned> add_volatile_region(std::uint64_t size_bytes,
+                                         LossPolicy loss = LossPolicy::fault);
+
+    // The next three are one commit each, and count from the next opening on; this one goes on with
+    // what it has, but for a detached region's free frames, which nobody gets any more.
+
+    // Pages in the region are out of reach then (FaultKind::region_detached); the file may be
+    // carried away. Errors: invalid_argument (no such region, or the pool's own).
+    Result<void> detach_region(unsigned index);
+    // Makes `path` the memory of a region that is not attached. If the region's own file is there,
+    // moved or brought back, all is as it was; a copy from another time is refused (stale) unless
+    // `accept_outdated`. If nothing is there, or a blank device, it becomes a new region in the old
+    // one's place, and what was in that is lost: FaultKind::region_replaced, until it is unmapped.
+    // Of a volatile region `path` means nothing. Errors: invalid_argument, not_a_pool (something
+    // else is there), and as add_external_region.
+    Result<void> replace_region(unsigned index, const std::string& path,
+                                const ExternalRegionOptions& options = {},
+                                bool accept_outdated = false);
+    // Gives the region, and all in the same file, another physical base: one that no frame has had,
+    // congruent to the file offset modulo 1 GiB; the next such by itself. Entries that name frames
+    // by their earlier numbers go on to work, and are repaired when they are walked. Errors:
+    // invalid_argument, busy (entries of before the last move are left: `finish_moves`).
+    Result<void> move_region(unsigned index, PhysAddr base = {});
 
     // Releases what unmapped and removed ranges left in limbo, one table per transaction, at most
     // `tables` of them; returns how many it released (fewer: limbo is empty). The mutating calls

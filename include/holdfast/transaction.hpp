@@ -20,6 +20,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -35,6 +36,9 @@ class TransactionState;
 
 struct SpaceOptions {
     Levels levels = Levels::four;
+    // The region (region.hpp) whose frames pages get first; when it is full or out of reach, and
+    // without one, the pool's. Tables are always in the pool.
+    std::optional<unsigned> region = {};
 };
 
 class Transaction {
@@ -42,6 +46,8 @@ class Transaction {
     // The new space may be used in this transaction; elsewhere it exists from `commit` on.
     Result<Space> create_space(const std::string& name, const SpaceOptions& options = {});
     Result<void> rename_space(const std::string& from, const std::string& to);
+    // For pages that get their frame from now on; see SpaceOptions::region.
+    Result<void> prefer_region(const Space& space, std::optional<unsigned> region);
     // Constant in the size of the space: its frames are released by the calls that follow.
     Result<void> remove_space(const std::string& name);
 

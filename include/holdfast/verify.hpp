@@ -8,6 +8,8 @@
 //   I5 metadata   every frame metadata record and every space record passes its checksum
 //   I6 directory  every name leads to one space record, and every space record has one name
 //   I7 annotation names and backings lie over mapped pages, in order, without overlap
+// No invariant is broken by a "lost page", whose tables are well and whose region is out of reach;
+// it is reported like that.
 #pragma once
 
 #include <cstdint>

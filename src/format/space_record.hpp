@@ -10,7 +10,8 @@
 //       16    8  annotations: pool offset of the ordered map from start addresses to annotations
 //       24    8  boot epoch in which it was made
 //       32  256  name, not terminated
-//      288  216  (zero)
+//      288    1  preferred region: its index plus 1, 0 for none
+//      289  215  (zero)
 //      504    8  CRC-32 over bytes 0..503, zero-extended
 //   -- mutable --
 //      512    8  root: an entry (entry.hpp) at level levels+1 and slot 0, which points to the root
@@ -42,7 +43,8 @@ struct SpaceRecord {
     std::uint64_t annotations_offset;
     std::uint64_t created_epoch;
     char name[256];
-    std::uint8_t reserved0[216];
+    std::uint8_t preferred_region;
+    std::uint8_t reserved0[215];
     std::uint64_t checksum;
     std::uint64_t root;
 

@@ -38,8 +38,9 @@
 namespace holdfast::format {
 
 inline constexpr std::uint64_t kMagic = 0x5453'4146'444c'4f48;  // "HOLDFAST" in memory
-// 1: the first. Raised with every change to what is on the medium.
-inline constexpr std::uint32_t kFormatVersion = 1;
+// 1: the first. 2: regions outside the pool; metadata checks name the frame's home, not its base.
+// Raised with every change to what is on the medium.
+inline constexpr std::uint32_t kFormatVersion = 2;
 inline constexpr std::uint64_t kKnownIncompatible = 0;
 inline constexpr const char* kLayout = "holdfast";
 
@@ -54,43 +55,68 @@ inline constexpr std::uint32_t kSeedBootEpoch = 0x65706f63, kSeedLimboHead = 0x6
                                kSeedNextBase = 0x62617365,
                                kSeedBuildSlot = 0x62750000;  // plus the slot's number
 
-enum class RegionKindOnMedium : std::uint32_t { pool = 1, external = 2, volatile_memory = 3 };
+enum class RegionKindOnMedium : std::uint8_t { pool = 1, external = 2, volatile_memory = 3 };
 
-// One run of frames. Data frames may lie in an external file; metadata is always in the pool, since
-// only pool memory can be undo-logged.
+// Whether a region's frames may be reached at all.
+enum class RegionStateOnMedium : std::uint8_t { attached = 1, detached = 2 };
+
+// What becomes of the frames that a volatile region held when its process ended.
+enum class LossPolicyOnMedium : std::uint8_t {
+    fault = 0,  // an access is a fault, until the range is unmapped
+    zero = 1,   // they are back as zeros
+};
+
+// What the frame numbers from `previous_base` on are.
+enum class PreviousBase : std::uint8_t {
+    none = 0,
+    moved = 1,     // the same frames: entries with these numbers are repaired when they are walked
+    replaced = 2,  // frames whose content is gone: entries with these numbers lead nowhere
+};
+
+// One run of frames. Data frames may lie in an external file or in volatile memory; tables, records
+// and all metadata are always in the pool, since only pool memory can be logged.
 //
 //   offset size
-//        0    4  kind
-//        4    4  (zero)
+//        0    1  kind
+//        1    1  state
+//        2    1  loss policy
+//        3    1  previous: what previous_base means
+//        4    4  generation: raised when the region's memory is replaced
 //        8   16  UUID
 //       24    8  base frame number, never reused in this store
 //       32    8  number of frames
 //       40    8  metadata: pool offset of 16 bytes for each frame
-//       48    8  frames: pool offset of the first frame (pool regions), or offset in the file
+//       48    8  frames: pool offset of the first frame (pool regions), otherwise 0
 //       56    8  initialized: metadata of frames below this number is valid; above, never written
-//       64    8  epoch stamp, paired with the one in an external region's header
-//       72    8  generation
+//       64    8  stamp: what the header of an external region says (region_header.hpp), 48 bits
+//       72    8  pending stamp: what it may say instead, 0 for nothing
 //       80    8  window: frames from the base to the end of the file (part) that holds it; regions
 //                made later in the same file continue the same physical range within it
 //       88    8  offset in the file of the first frame, which equals base * 4 KiB modulo 1 GiB
-//       96    8  pool offset of the path of an external region's file, 0 for none
-//      104   16  (zero)
+//       96    8  pool offset of the path of an external region's file (region_header.hpp)
+//      104    8  home: the first base; metadata is checked against frame - base + home, so that a
+//                region can get another base without a look at its metadata
+//      112    8  previous base, see above
 //      120    8  CRC-32 over bytes 0..119, zero-extended
 struct RegionRecord {
     RegionKindOnMedium kind;
-    std::uint32_t reserved0;
+    RegionStateOnMedium state;
+    LossPolicyOnMedium loss_policy;
+    PreviousBase previous;
+    std::uint32_t generation;
     std::uint8_t uuid[16];
     std::uint64_t base_frame;
     std::uint64_t frame_count;
     std::uint64_t metadata_offset;
     std::uint64_t frames_offset;
     std::uint64_t initialized;
-    std::uint64_t epoch_stamp;
-    std::uint64_t generation;
+    std::uint64_t stamp;
+    std::uint64_t pending_stamp;
     std::uint64_t window_frames;
     std::uint64_t file_offset;
     std::uint64_t path_offset;
-    std::uint8_t reserved1[16];
+    std::uint64_t home_frame;
+    std::uint64_t previous_base;
     std::uint64_t checksum;
 
     std::uint64_t computed_checksum() const {
@@ -98,6 +124,8 @@ struct RegionRecord {
     }
 };
 static_assert(sizeof(RegionRecord) == 128 && offsetof(RegionRecord, checksum) == 120);
+static_assert(offsetof(RegionRecord, uuid) == 8 && offsetof(RegionRecord, stamp) == 64);
+static_assert(offsetof(RegionRecord, home_frame) == 104);
 static_assert(std::is_trivially_copyable_v<RegionRecord>);
 
 struct Superblock {

@@ -37,15 +37,24 @@ Result<Build> BuildLog::acquire() {
     return build;
 }
 
-Result<void> BuildLog::reserve(Build& build, std::uint64_t count) {
+Result<void> BuildLog::reserve(Build& build, std::uint64_t count, Placement placement) {
     const pool::Pool& pool = memory_.pool();
     std::vector<Extent> extents;
     std::uint64_t record_count = 1;
     // The number of records depends on the number of extents, and each record wants a frame.
     for (;;) {
-        auto allocated = allocator_.allocate(count + record_count);
+        auto allocated =
+            allocator_.allocate(record_count + (placement.is_pool() ? count : std::uint64_t{0}));
         if (!allocated) return std::unexpected(allocated.error());
         extents = std::move(*allocated);
+        if (!placement.is_pool()) {
+            auto data = allocator_.allocate(count, placement);
+            if (!data) {
+                for (const Extent& extent : extents) allocator_.give_back(extent);
+                return std::unexpected(data.error());
+            }
+            extents.insert(extents.end(), data->begin(), data->end());
+        }
         const std::uint64_t needed =
             (extents.size() + format::kExtentsPerRecord - 1) / format::kExtentsPerRecord;
         if (needed <= record_count) break;
@@ -53,6 +62,7 @@ Result<void> BuildLog::reserve(Build& build, std::uint64_t count) {
         record_count = needed + 1;
     }
 
+    // The records lie in the first frames, which are the pool's.
     std::vector<Extent> unused = extents;
     std::vector<FrameNumber> record_frames;
     while (record_frames.size() < record_count) {
@@ -89,13 +99,15 @@ Result<void> BuildLog::reserve(Build& build, std::uint64_t count) {
         else
             build.reserved.push_back(extent);
     }
-    build.unused.insert(build.unused.end(), unused.begin(), unused.end());
+    std::vector<Extent>& target = placement.is_pool() ? build.unused : build.unused_data;
+    target.insert(target.end(), unused.begin(), unused.end());
     for (const FrameNumber frame : record_frames) build.records.push_back({frame, 1});
     return {};
 }
 
 void BuildLog::finish(Build& build) {
     for (const Extent& extent : build.unused) allocator_.give_back(extent);
+    for (const Extent& extent : build.unused_data) allocator_.give_back(extent);
     for (const Extent& extent : build.records) allocator_.give_back(extent);
     const std::scoped_lock lock(mutex_);
     occupied_ &= ~(std::uint64_t{1} << build.slot);
@@ -110,11 +122,12 @@ void BuildLog::free_metadata(Extent extent) const {
         // Whatever became of word 1, the generation in word 0 is one that was in use here; freeing
         // is one store, and doing it again changes nothing.
         const std::uint64_t free = FrameMetadata::free_word0(
-            frame, FrameMetadata::generation_of(pool::load_word(words.word0)));
+            words.home, FrameMetadata::generation_of(pool::load_word(words.word0)));
         if (pool::load_word(words.word0) == free) continue;
         pool::store_word(words.word0, free);
         flush.add(frame);
-        memory_.window_of(frame)->set_validated(frame, false);
+        if (const Window* const window = memory_.window_of(frame))
+            window->set_validated(frame, false);
     }
 }
 
@@ -155,7 +168,7 @@ Result<std::vector<Extent>> BuildLog::read_slot(const PhysicalMemory& memory, un
     for (const Region& region : memory.regions()) records_left += region.frame_count();
     std::uint64_t frames_left = records_left;
     for (FrameNumber frame(*head); frame != FrameNumber{};) {
-        if (memory.region_of(frame) == nullptr) return damaged("a record's frame number");
+        if (memory.host(frame) == nullptr) return damaged("a record's frame number");
         const auto* const record = reinterpret_cast<const BuildRecord*>(memory.host(frame));
         if (record->count > format::kExtentsPerRecord ||
             record->checksum != record->computed_checksum())

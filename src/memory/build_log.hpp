@@ -18,10 +18,11 @@ namespace holdfast::memory {
 // The frames that one transaction has reserved, and the slot that says so on the medium.
 struct Build {
     unsigned slot = 0;
-    FrameNumber head;              // the newest record
-    std::vector<Extent> unused;    // reserved, and not taken yet
-    std::vector<Extent> reserved;  // everything, record frames included
-    std::vector<Extent> records;   // the frames that hold records
+    FrameNumber head;                 // the newest record
+    std::vector<Extent> unused;       // reserved in the pool, and not taken yet
+    std::vector<Extent> unused_data;  // reserved for data that prefers a region, and not taken yet
+    std::vector<Extent> reserved;     // everything, record frames included
+    std::vector<Extent> records;      // the frames that hold records
 };
 
 class BuildLog {
@@ -31,8 +32,9 @@ class BuildLog {
 
     // Occupies a slot; `busy` if all of them are.
     Result<Build> acquire();
-    // Reserves `count` more frames. When it returns, the record of them is durable.
-    Result<void> reserve(Build& build, std::uint64_t count);
+    // Reserves `count` more frames; with a preferred region they are for data only. When it
+    // returns, the record of them is durable.
+    Result<void> reserve(Build& build, std::uint64_t count, Placement placement = {});
 
     std::uint64_t* slot_word(const Build& build) const;
     static std::uint64_t empty_slot_word(unsigned slot);

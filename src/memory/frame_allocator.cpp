@@ -34,9 +34,8 @@ Result<FrameAllocator::Chunk*> FrameAllocator::chunk_at(std::size_t region_index
     const Region& region = memory_.regions()[region_index];
     const std::uint64_t begin = chunk_index * kChunkFrames;
     const std::uint64_t end = chunk_end(region_index, chunk_index);
-    if (region.record().initialized < end)
-        if (auto done = initialize_metadata(region, end); !done)
-            return std::unexpected(done.error());
+    if (auto done = memory_.initialize_metadata(region, end); !done)
+        return std::unexpected(done.error());
 
     auto chunk = std::make_unique<Chunk>();
     for (std::uint64_t at = begin; at < end; ++at) {
@@ -44,7 +43,7 @@ Result<FrameAllocator::Chunk*> FrameAllocator::chunk_at(std::size_t region_index
         const MetadataWords words = region.metadata(frame);
         const std::uint64_t word0 = pool::load_word(words.word0);
         const std::uint64_t word1 = pool::load_word(words.word1());
-        if (!FrameMetadata::is_valid(frame, word0, word1)) {
+        if (!FrameMetadata::is_valid(words.home, word0, word1)) {
             ++damaged_;  // never given out; `verify` names it
             continue;
         }
@@ -59,42 +58,17 @@ Result<FrameAllocator::Chunk*> FrameAllocator::chunk_at(std::size_t region_index
     return slot.get();
 }
 
-Result<void> FrameAllocator::initialize_metadata(const Region& region, std::uint64_t up_to) {
-    const pool::Pool& pool = memory_.pool();
-    const std::uint64_t from = region.record().initialized;
-    for (std::uint64_t at = from; at < up_to; ++at) {
-        const FrameNumber frame = region.base() + at;
-        const MetadataWords words = region.metadata(frame);
-        pool::store_word(words.word0, FrameMetadata::free_word0(frame, 0),
-                         std::memory_order_relaxed);
-        pool::store_word(words.word1(), 0, std::memory_order_relaxed);
-    }
-    pool.flush(region.metadata(region.base() + from).word0,
-               (up_to - from) * format::kFrameMetadataBytes);
-    pool.drain();
-    // The records are durable before the mark says so. A crash before the mark's commit leaves the
-    // old mark, and the next user writes the same records again: nothing above the mark is in use.
-    format::RegionRecord record = region.record();
-    record.initialized = up_to;
-    record.checksum = record.computed_checksum();
-    auto* const destination = const_cast<format::RegionRecord*>(&region.record());
-    pool::WriteSet none;
-    return pool.commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
-        scope.write(destination, std::as_bytes(std::span(&record, 1)));
-        return {};
-    });
-}
-
 bool FrameAllocator::is_withheld(FrameNumber frame) const {
     return std::any_of(withheld_.begin(), withheld_.end(),
                        [&](const Extent& extent) { return extent.contains(frame); });
 }
 
 // Takes runs of free bits from the hint's word on, then from the chunk's start.
-std::uint64_t FrameAllocator::take_from(Chunk& chunk, FrameNumber chunk_base, std::uint64_t wanted,
+std::uint64_t FrameAllocator::take_from(Chunk& chunk, std::size_t& hint_word,
+                                        FrameNumber chunk_base, std::uint64_t wanted,
                                         std::vector<Extent>& out) {
     std::uint64_t taken = 0;
-    for (std::size_t word = hint_word_; word < chunk.free_bits.size() && taken < wanted;) {
+    for (std::size_t word = hint_word; word < chunk.free_bits.size() && taken < wanted;) {
         std::uint64_t bits = chunk.free_bits[word];
         if (bits == 0) {
             ++word;
@@ -114,19 +88,19 @@ std::uint64_t FrameAllocator::take_from(Chunk& chunk, FrameNumber chunk_base, st
             out.back().count += run;
         else
             out.push_back({frame, run});
-        hint_word_ = word;
+        hint_word = word;
     }
     return taken;
 }
 
-Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count) {
+Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count, Placement placement) {
     const std::scoped_lock lock(mutex_);
     if (!holding_back_) {
         holding_back_ = true;
-        if (const auto extents = allocate_locked(kHeldBack))
+        if (const auto extents = allocate_locked(kHeldBack, {}))
             for (const Extent& extent : *extents) put_locked(extent);
     }
-    return allocate_locked(count);
+    return allocate_locked(count, placement);
 }
 
 Error FrameAllocator::not_enough(std::uint64_t wanted, std::uint64_t found) const {
@@ -144,56 +118,80 @@ Result<FrameNumber> FrameAllocator::allocate_held_back() {
     return frame;
 }
 
-Result<std::vector<Extent>> FrameAllocator::allocate_locked(std::uint64_t count) {
+// One round over the region's chunks from its hint on, and the hint's own chunk once more, whose
+// words before the hint were passed over the first time.
+Result<std::uint64_t> FrameAllocator::take_from_region(std::size_t region, std::uint64_t wanted,
+                                                       std::vector<Extent>& out) {
+    RegionChunks& chunks = regions_[region];
+    std::uint64_t taken = 0;
+    for (std::size_t round = 0; round <= chunks.chunks.size() && taken < wanted; ++round) {
+        if (round != 0) {
+            chunks.hint_word = 0;
+            chunks.hint_chunk = (chunks.hint_chunk + 1) % chunks.chunks.size();
+        }
+        auto chunk = chunk_at(region, chunks.hint_chunk);
+        if (!chunk) return std::unexpected(chunk.error());
+        if ((*chunk)->free_count == 0) continue;
+        taken += take_from(**chunk, chunks.hint_word,
+                           memory_.regions()[region].base() + chunks.hint_chunk * kChunkFrames,
+                           wanted - taken, out);
+    }
+    return taken;
+}
+
+// Whoever is given a frame will want to write to it.
+bool FrameAllocator::may_give(std::size_t region) const {
+    return region < regions_.size() && memory_.regions()[region].state() == RegionState::attached;
+}
+
+Result<std::vector<Extent>> FrameAllocator::allocate_locked(std::uint64_t count,
+                                                            Placement placement) {
     know_regions();
     std::vector<Extent> extents;
     std::uint64_t taken = 0;
-    std::uint64_t chunks_in_all = 0;
-    for (const RegionChunks& region : regions_) chunks_in_all += region.chunks.size();
-    // One round over all chunks from the hint on, and the hint's own chunk once more, whose words
-    // before the hint were passed over the first time.
-    for (std::uint64_t round = 0; round <= chunks_in_all && taken < count; ++round) {
-        if (round != 0) {
-            hint_word_ = 0;
-            if (++hint_chunk_ >= regions_[hint_region_].chunks.size()) {
-                hint_chunk_ = 0;
-                hint_region_ = (hint_region_ + 1) % regions_.size();
-            }
-        }
-        auto chunk = chunk_at(hint_region_, hint_chunk_);
-        if (!chunk) {
-            for (const Extent& extent : extents) put_locked(extent);
-            return std::unexpected(chunk.error());
-        }
-        if ((*chunk)->free_count == 0) continue;
-        taken +=
-            take_from(**chunk, memory_.regions()[hint_region_].base() + hint_chunk_ * kChunkFrames,
-                      count - taken, extents);
+    const auto take = [&](std::size_t region) -> Result<void> {
+        auto more = take_from_region(region, count - taken, extents);
+        if (!more) return std::unexpected(more.error());
+        taken += *more;
+        return {};
+    };
+    Result<void> done;
+    if (!placement.is_pool() && may_give(placement.region)) done = take(placement.region);
+    const std::size_t first = hint_region_;
+    for (std::size_t i = 0; done && i < regions_.size() && taken < count; ++i) {
+        const std::size_t region = (first + i) % regions_.size();
+        if (memory_.regions()[region].kind() != RegionKind::pool || !may_give(region)) continue;
+        hint_region_ = region;
+        done = take(region);
     }
-    if (taken < count) {
-        for (const Extent& extent : extents) put_locked(extent);
-        return std::unexpected(not_enough(count, taken));
-    }
-    return extents;
+    if (done && taken < count) done = std::unexpected(not_enough(count, taken));
+    if (done) return extents;
+    for (const Extent& extent : extents) put_locked(extent);
+    return std::unexpected(done.error());
 }
 
-Result<FrameNumber> FrameAllocator::allocate_one() {
+// Nearly always there is one in the word where the last one was.
+std::optional<FrameNumber> FrameAllocator::take_next_to_hint(std::size_t region) {
+    if (!may_give(region)) return std::nullopt;
+    const RegionChunks& chunks = regions_[region];
+    Chunk* const chunk = chunks.chunks[chunks.hint_chunk].get();
+    if (chunk == nullptr || chunk->free_bits[chunks.hint_word] == 0) return std::nullopt;
+    std::uint64_t& bits = chunk->free_bits[chunks.hint_word];
+    const auto at = static_cast<unsigned>(std::countr_zero(bits));
+    bits &= bits - 1;
+    --chunk->free_count;
+    return memory_.regions()[region].base() + chunks.hint_chunk * kChunkFrames +
+           (chunks.hint_word * 64 + at);
+}
+
+Result<FrameNumber> FrameAllocator::allocate_one(Placement placement) {
     {
-        // Nearly always there is one in the word where the last one was.
         const std::scoped_lock lock(mutex_);
-        if (hint_region_ < regions_.size()) {
-            Chunk* const chunk = regions_[hint_region_].chunks[hint_chunk_].get();
-            if (chunk != nullptr && chunk->free_bits[hint_word_] != 0) {
-                std::uint64_t& bits = chunk->free_bits[hint_word_];
-                const auto at = static_cast<unsigned>(std::countr_zero(bits));
-                bits &= bits - 1;
-                --chunk->free_count;
-                return memory_.regions()[hint_region_].base() + hint_chunk_ * kChunkFrames +
-                       (hint_word_ * 64 + at);
-            }
-        }
+        if (const auto frame =
+                take_next_to_hint(placement.is_pool() ? hint_region_ : placement.region))
+            return *frame;
     }
-    auto extents = allocate(1);
+    auto extents = allocate(1, placement);
     if (!extents) return std::unexpected(extents.error());
     return extents->front().first;
 }
@@ -214,7 +212,8 @@ void FrameAllocator::set_free(FrameNumber frame) {
         std::uint64_t& bits = chunk->free_bits[at % kChunkFrames / 64];
         const std::uint64_t bit = std::uint64_t{1} << (at % 64);
         if ((bits & bit) != 0 || std::ranges::find(held_back_, frame) != held_back_.end()) return;
-        if (holding_back_ && held_back_.size() < kHeldBack) {
+        if (holding_back_ && held_back_.size() < kHeldBack &&
+            regions[i].kind() == RegionKind::pool) {
             held_back_.push_back(frame);
             return;
         }
@@ -289,8 +288,7 @@ Result<std::uint64_t> FrameAllocator::count_free() {
     for (std::size_t i = 0; i < regions_.size(); ++i)
         for (std::size_t k = 0; k < regions_[i].chunks.size(); ++k) {
             const std::uint64_t begin = k * kChunkFrames;
-            if (regions_[i].chunks[k] == nullptr &&
-                memory_.regions()[i].record().initialized <= begin) {
+            if (regions_[i].chunks[k] == nullptr && memory_.regions()[i].initialized() <= begin) {
                 count += chunk_end(i, k) - begin;  // never used, and need not be written to say so
                 continue;
             }

@@ -21,13 +21,23 @@ namespace holdfast::memory {
 
 using format::Extent;
 
+// Where a frame is wanted: in the pool, as tables and records must be, or, for data, in a certain
+// region, and in the pool if there is none left there.
+struct Placement {
+    static constexpr std::uint8_t kPool = 0xff;
+    std::uint8_t region = kPool;  // its index
+
+    bool is_pool() const { return region == kPool; }
+    friend bool operator==(Placement, Placement) = default;
+};
+
 class FrameAllocator {
   public:
     explicit FrameAllocator(PhysicalMemory& memory) : memory_(memory) {}
 
     // `count` frames in as few extents as the next free runs allow; all of them or no_space.
-    Result<std::vector<Extent>> allocate(std::uint64_t count);
-    Result<FrameNumber> allocate_one();
+    Result<std::vector<Extent>> allocate(std::uint64_t count, Placement placement = {});
+    Result<FrameNumber> allocate_one(Placement placement = {});
     // One of the few frames that are held back for those who are about to free others: a store that
     // is full can still be emptied, which takes a frame or two of its own.
     Result<FrameNumber> allocate_held_back();
@@ -63,25 +73,29 @@ class FrameAllocator {
     };
     struct RegionChunks {
         std::vector<std::unique_ptr<Chunk>> chunks;
+        std::size_t hint_chunk = 0, hint_word = 0;  // where the last frame was found
     };
 
     void know_regions();
-    Result<std::vector<Extent>> allocate_locked(std::uint64_t count);
+    Result<std::vector<Extent>> allocate_locked(std::uint64_t count, Placement placement);
+    Result<std::uint64_t> take_from_region(std::size_t region, std::uint64_t wanted,
+                                           std::vector<Extent>& out);
+    bool may_give(std::size_t region) const;
+    std::optional<FrameNumber> take_next_to_hint(std::size_t region);
     Error not_enough(std::uint64_t wanted, std::uint64_t found) const;
     std::uint64_t chunk_end(std::size_t region, std::size_t chunk) const;
     Result<Chunk*> chunk_at(std::size_t region, std::size_t chunk);
-    Result<void> initialize_metadata(const Region& region, std::uint64_t up_to);
     bool is_withheld(FrameNumber frame) const;
     void set_free(FrameNumber frame);
-    std::uint64_t take_from(Chunk& chunk, FrameNumber chunk_base, std::uint64_t wanted,
-                            std::vector<Extent>& out);
+    static std::uint64_t take_from(Chunk& chunk, std::size_t& hint_word, FrameNumber chunk_base,
+                                   std::uint64_t wanted, std::vector<Extent>& out);
     void put_locked(Extent extent);
 
     PhysicalMemory& memory_;
     std::mutex collecting_;  // before mutex_
     std::mutex mutex_;
     std::vector<RegionChunks> regions_;
-    std::size_t hint_region_ = 0, hint_chunk_ = 0, hint_word_ = 0;
+    std::size_t hint_region_ = 0;  // of the pool's, the one that the last frame came from
     bool holding_back_ = false;
     std::vector<FrameNumber> held_back_;
     std::vector<Extent> withheld_;

@@ -156,8 +156,27 @@ Pool::~Pool() {
     if (handle_ && handle_->pop.handle() != nullptr) handle_->pop.close();
 }
 
+ForeignMemory& Pool::adopt(std::unique_ptr<ForeignMemory> memory) const {
+    const std::scoped_lock lock(adopting_);
+    const std::size_t count = foreign_count_.load(std::memory_order_relaxed);
+    foreign_.at(count) = std::move(memory);
+    foreign_count_.store(count + 1, std::memory_order_release);
+    return *foreign_[count];
+}
+
+// Most pools have none.
+const ForeignMemory* Pool::foreign_at(const void* address) const {
+    const std::size_t count = foreign_count_.load(std::memory_order_acquire);
+    for (std::size_t i = 0; i < count; ++i)
+        if (foreign_[i]->contains(address)) return foreign_[i].get();
+    return nullptr;
+}
+
 void Pool::flush(const void* address, std::size_t size_bytes) const {
-    pmemobj_flush(handle_->pop.handle(), address, size_bytes);
+    if (const ForeignMemory* const foreign = foreign_at(address))
+        foreign->flush(address, size_bytes);
+    else
+        pmemobj_flush(handle_->pop.handle(), address, size_bytes);
 }
 bool Pool::holds(Offset offset, std::uint64_t size_bytes) const {
     const PMEMobjpool* const pop = handle_->pop.handle();
@@ -166,12 +185,23 @@ bool Pool::holds(Offset offset, std::uint64_t size_bytes) const {
            pmemobj_pool_by_ptr(at(offset + size_bytes - 1)) == pop;
 }
 
-void Pool::drain() const { pmemobj_drain(handle_->pop.handle()); }
+void Pool::drain() const {
+    pmemobj_drain(handle_->pop.handle());
+    // A pool that is written back by msync knows no fence, and may have PMem beside it.
+    if (!is_pmem_ && foreign_count_.load(std::memory_order_relaxed) != 0) pmem_drain();
+}
 void Pool::fill(void* destination, int byte, std::size_t size_bytes) const {
-    pmemobj_memset(handle_->pop.handle(), destination, byte, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
+    if (const ForeignMemory* const foreign = foreign_at(destination))
+        foreign->fill(destination, byte, size_bytes);
+    else
+        pmemobj_memset(handle_->pop.handle(), destination, byte, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
 }
 void Pool::copy(void* destination, const void* source, std::size_t size_bytes) const {
-    pmemobj_memcpy(handle_->pop.handle(), destination, source, size_bytes, PMEMOBJ_F_MEM_NODRAIN);
+    if (const ForeignMemory* const foreign = foreign_at(destination))
+        foreign->copy(destination, source, size_bytes);
+    else
+        pmemobj_memcpy(handle_->pop.handle(), destination, source, size_bytes,
+                       PMEMOBJ_F_MEM_NODRAIN);
 }
 
 // Words alone need no transaction around them, only the order that it would have kept: what this

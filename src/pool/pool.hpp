@@ -8,10 +8,13 @@
 // the thread that calls it.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -19,6 +22,7 @@
 #include <vector>
 
 #include "holdfast/error.hpp"
+#include "pool/foreign_memory.hpp"
 #include "pool/write_set.hpp"
 
 struct pmemobjpool;  // libpmemobj's
@@ -62,6 +66,11 @@ class Pool {
     // file that is not PMem, at once, by msync).
     void flush(const void* address, std::size_t size_bytes) const;
     void drain() const;
+    // Takes charge of memory beside the pool: the functions above and below then serve its
+    // addresses, too. It stays mapped until the pool is closed. At most kForeignMax.
+    ForeignMemory& adopt(std::unique_ptr<ForeignMemory> memory) const;
+    static constexpr std::size_t kForeignMax = 256;
+
     // Fills or copies, and starts writing back, bypassing the cache where that is faster.
     void fill(void* destination, int byte, std::size_t size_bytes) const;
     void copy(void* destination, const void* source, std::size_t size_bytes) const;
@@ -101,6 +110,11 @@ class Pool {
     std::byte* root_ = nullptr;
     std::string path_;
     bool is_pmem_ = false;
+
+    const ForeignMemory* foreign_at(const void* address) const;
+    mutable std::mutex adopting_;
+    mutable std::array<std::unique_ptr<ForeignMemory>, kForeignMax> foreign_;
+    mutable std::atomic<std::size_t> foreign_count_ = 0;
 };
 
 // What may be done inside `Pool::commit` besides words.

@@ -136,6 +136,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         Protection protection;
         std::uint64_t resident_pages = 0;
         bool damaged = false;
+        bool lost = false;  // damaged only in that its memory is out of reach
     };
     std::vector<Run> runs;
     std::size_t first_of_part = 0;  // what lies before it is not continued
@@ -152,14 +153,16 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         visitor.range = [&](const table::VisitedRange& visited) {
             const std::uint64_t resident =
                 visited.entry.is_present() && !visited.damage ? visited.pages.count() : 0;
-            const Protection protection = visited.damage ? Protection() : visited.protection;
             const bool damaged = visited.damage.has_value();
+            const bool lost = damaged && is_loss(*visited.damage);
+            const Protection protection = damaged && !lost ? Protection() : visited.protection;
             if (runs.size() > first_of_part && runs.back().pages.end == visited.pages.begin &&
-                runs.back().protection == protection && runs.back().damaged == damaged) {
+                runs.back().protection == protection && runs.back().damaged == damaged &&
+                runs.back().lost == lost) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
             } else {
-                runs.push_back({visited.pages, protection, resident, damaged});
+                runs.push_back({visited.pages, protection, resident, damaged, lost});
             }
         };
         // A run must not hide the edge of a name: visit between the edges.
@@ -189,7 +192,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         mapping.protection = run.protection;
         mapping.resident_bytes = run.resident_pages << kPageShift;
         if (run.damaged) {
-            mapping.name = "[damaged]";
+            mapping.name = run.lost ? "[lost]" : "[damaged]";
         } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin) {
             const Annotation& name = names[next_name];
             mapping.name = name.name;
@@ -205,6 +208,7 @@ SpaceInfo info(const PhysicalMemory& memory, const SpaceState& space) {
     SpaceInfo info;
     info.name = space.name();
     info.levels = space.levels;
+    if (const std::uint8_t region = space.preferred_region) info.region = region - 1;
     const ReaderSection section;
     const table::Root root = space.root();
     if (root.entry.is_empty()) return info;

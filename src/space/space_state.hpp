@@ -53,6 +53,8 @@ class SpaceState {
     // Held shared to read the ordered map of names, exclusively while a commit changes it.
     mutable std::shared_mutex names;
     pool::Offset annotations = 0;  // guarded by `names`
+    // As on the medium: the region's index plus 1, or 0.
+    std::atomic<std::uint8_t> preferred_region = 0;
 
   private:
     std::string name_;

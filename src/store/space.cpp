@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <tuple>
+
 #include "memory/reader_section.hpp"
 #include "space/space_access.hpp"
 #include "store/store_state.hpp"
@@ -13,11 +15,18 @@ using detail::TransactionState;
 
 namespace {
 
-Error error_of(const Fault& fault, const char* action, const std::string& space) {
+Error error_of(const Fault& fault, const char* action, const detail::SpaceState& space) {
     const ErrorCode code = fault.kind == FaultKind::protection ? ErrorCode::permission_denied
+                           : fault.is_loss()                   ? ErrorCode::lost
                            : fault.is_damage()                 ? ErrorCode::damaged
                                                                : ErrorCode::not_mapped;
-    return {code, fmt::format("cannot {} in space \"{}\": {}", action, space, fault.to_string())};
+    std::string message =
+        fmt::format("cannot {} in space \"{}\": {}", action, space.name(), fault.to_string());
+    if (fault.region) {
+        const std::string& trouble = space.store->memory.regions()[*fault.region].trouble();
+        if (!trouble.empty()) message += "; " + trouble;
+    }
+    return {code, std::move(message)};
 }
 
 }  // namespace
@@ -65,18 +74,19 @@ std::expected<Translation, Fault> Space::translate(VirtAddr address, Protection 
 
 Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) const {
     const auto copied = space::read(state_->store->memory, *state_, address, destination);
-    if (copied.fault) return std::unexpected(error_of(*copied.fault, "read", name()));
+    if (copied.fault) return std::unexpected(error_of(*copied.fault, "read", *state_));
     return {};
 }
 
 Result<void> Space::write(VirtAddr address, std::span<const std::byte> source) {
+    if (auto begun = state_->store->begin_data_changes(); !begun) return begun;
     while (!source.empty()) {
         const auto copied = space::write(state_->store->memory, *state_, address, source);
         source = source.subspan(copied.size_bytes);
         address = address + copied.size_bytes;
         if (!copied.fault) continue;
         if (copied.fault->kind != FaultKind::demand_zero || !copied.fault->protection.writable())
-            return std::unexpected(error_of(*copied.fault, "write", name()));
+            return std::unexpected(error_of(*copied.fault, "write", *state_));
         // The first write to the page: it gets its frame, durably, and then the bytes.
         TransactionState transaction(state_->store);
         if (auto done = transaction.populate(state_, address); !done) return done;
@@ -88,11 +98,13 @@ Result<void> Space::write(VirtAddr address, std::span<const std::byte> source) {
 Result<void> Space::persist(Range range) {
     const auto copied = space::flush(state_->store->memory, *state_, range.start, range.size_bytes);
     state_->store->pool->drain();
-    if (copied.fault) return std::unexpected(error_of(*copied.fault, "persist", name()));
+    if (copied.fault) return std::unexpected(error_of(*copied.fault, "persist", *state_));
     return {};
 }
 
 std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) const {
+    // If this fails, so will the next change, which says why.
+    std::ignore = state_->store->begin_data_changes();
     auto found = translate(page.page_floor());
     if (!found) return std::unexpected(found.error());
     return std::span(state_->store->memory.host(found->physical.frame()), kPageSize);

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "memory/region_changes.hpp"
+#include "memory/region_file.hpp"
 #include "recovery/verify.hpp"
 #include "space/space_access.hpp"
 #include "store/store_state.hpp"
@@ -75,6 +77,48 @@ Result<void> Store::grow(std::uint64_t size_bytes) {
     return state_->memory.add_pool_region(size_bytes, state_->reserve_bytes());
 }
 
+namespace {
+Result<void> check_region_size(std::uint64_t size_bytes, bool may_be_none) {
+    if ((size_bytes != 0 || may_be_none) && size_bytes % kPageSize == 0) return {};
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("a region has a multiple of 4096 bytes, not {}", size_bytes));
+}
+}  // namespace
+
+Result<unsigned> Store::add_external_region(const std::string& path,
+                                            const ExternalRegionOptions& options) {
+    if (auto fine = check_region_size(options.size_bytes, true); !fine)
+        return std::unexpected(fine.error());
+    if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
+    const StoreState::CommitLock lock(*state_);
+    return state_->memory.add_external_region(path, options);
+}
+
+Result<unsigned> Store::add_volatile_region(std::uint64_t size_bytes, LossPolicy loss) {
+    if (auto fine = check_region_size(size_bytes, false); !fine)
+        return std::unexpected(fine.error());
+    if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
+    const StoreState::CommitLock lock(*state_);
+    return state_->memory.add_volatile_region(size_bytes, loss);
+}
+
+Result<void> Store::detach_region(unsigned index) {
+    if (auto begun = state_->begin_changes(); !begun) return begun;
+    return memory::detach_region(state_->memory, index);
+}
+
+Result<void> Store::replace_region(unsigned index, const std::string& path,
+                                   const ExternalRegionOptions& options, bool accept_outdated) {
+    if (auto fine = check_region_size(options.size_bytes, true); !fine) return fine;
+    if (auto begun = state_->begin_changes(); !begun) return begun;
+    return memory::replace_region(state_->memory, index, path, options, accept_outdated);
+}
+
+Result<void> Store::move_region(unsigned index, PhysAddr base) {
+    if (auto begun = state_->begin_changes(); !begun) return begun;
+    return memory::move_region(state_->memory, index, base);
+}
+
 Result<std::uint64_t> Store::release_limbo(std::uint64_t tables) { return state_->release(tables); }
 
 std::vector<RegionInfo> Store::regions() const {
@@ -82,14 +126,21 @@ std::vector<RegionInfo> Store::regions() const {
     for (const memory::Region& region : state_->memory.regions()) {
         const format::RegionRecord& record = region.record();
         RegionInfo info;
-        info.kind = static_cast<RegionKind>(record.kind);
+        info.index = region.index();
+        info.kind = region.kind();
+        info.state = region.state();
+        info.trouble = region.trouble();
+        info.loss = static_cast<LossPolicy>(record.loss_policy);
         std::memcpy(info.uuid.data(), record.uuid, info.uuid.size());
         info.physical_base = PhysAddr::of(region.base());
         info.size_bytes = region.frame_count() << kPageShift;
         info.address = region.host(region.base());
         info.file_offset = record.file_offset;
-        if (const auto place = state_->pool->locate(info.address, 1, nullptr))
-            info.file = place->file;
+        if (region.kind() == RegionKind::external)
+            info.file = memory::region_path(*state_->pool, record).value_or("");
+        else if (region.kind() == RegionKind::pool)
+            if (const auto place = state_->pool->locate(info.address, 1, nullptr))
+                info.file = place->file;
         regions.push_back(std::move(info));
     }
     return regions;
@@ -125,26 +176,5 @@ VerifyReport Store::verify() const {
 
 const std::string& Store::path() const { return state_->pool->path(); }
 bool Store::is_pmem() const { return state_->pool->is_pmem(); }
-
-std::string to_string(const Uuid& uuid) {
-    std::string text;
-    for (std::size_t i = 0; i < uuid.size(); ++i) {
-        if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-        text += fmt::format("{:02x}", uuid[i]);
-    }
-    return text;
-}
-
-const char* to_string(RegionKind kind) {
-    switch (kind) {
-        case RegionKind::pool:
-            return "pool";
-        case RegionKind::external:
-            return "external";
-        case RegionKind::volatile_memory:
-            return "volatile";
-    }
-    return "unknown";
-}
 
 }  // namespace holdfast

@@ -35,9 +35,9 @@ Superblock& superblock_of(const pool::Pool& pool) {
 
 }  // namespace
 
-StoreState::StoreState(std::unique_ptr<pool::Pool> opened)
+StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem)
     : pool(std::move(opened)),
-      memory(*pool, superblock_of(*pool)),
+      memory(*pool, superblock_of(*pool), emulate_pmem),
       allocator(memory),
       build_log(memory, allocator),
       limbo(memory),
@@ -52,8 +52,8 @@ Result<std::shared_ptr<StoreState>> StoreState::create(const std::string& path,
     auto pool = pool::Pool::create(path, options.size_bytes, options.file_mode,
                                    is_on(options.emulation), format::kLayout, sizeof(Superblock));
     if (!pool) return std::unexpected(pool.error());
-    auto state = std::make_shared<StoreState>(std::move(*pool));
-    if (auto done = state->make_superblock(options.size_bytes); !done) {
+    auto state = std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation));
+    if (auto done = state->make_superblock(options); !done) {
         state.reset();
         if (!existed) unlink(path.c_str());
         return std::unexpected(done.error());
@@ -68,11 +68,11 @@ std::uint64_t StoreState::reserve_bytes() const {
     return std::clamp<std::uint64_t>(size / 16, std::uint64_t{1} << 20, std::uint64_t{64} << 20);
 }
 
-Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
+Result<void> StoreState::make_superblock(const CreateOptions& options) {
     Superblock& superblock = memory.superblock();
     Superblock fresh{};
     fresh.format_version = format::kFormatVersion;
-    fresh.pool_size_bytes = size_bytes;
+    fresh.pool_size_bytes = options.size_bytes;
     if (getrandom(fresh.uuid, sizeof fresh.uuid, 0) != sizeof fresh.uuid)
         return fail(ErrorCode::io, "the system gave no random bytes for the store's UUID");
     fresh.boot_epoch = CheckedWord::encode(0, format::kSeedBootEpoch);
@@ -95,12 +95,19 @@ Result<void> StoreState::make_superblock(std::uint64_t size_bytes) {
     // All the room there is; in several regions, since an object has at most 15.99 GiB. A pool that
     // grows on demand is not grown to its limit, but a region at a time, when frames run out.
     const bool on_demand = pool::grows_on_demand(pool->path());
-    const std::uint64_t limit = on_demand ? kGrowthBytes : ~std::uint64_t{0} >> 1;
+    std::uint64_t wanted = options.frames_bytes != 0 ? options.frames_bytes
+                           : on_demand               ? kGrowthBytes
+                                                     : ~std::uint64_t{0} >> 1;
     const std::uint64_t reserve = reserve_bytes();
-    for (;;) {
-        auto added = memory.add_pool_region(limit, reserve);
-        if (!added && memory.regions().empty()) return added;
+    while (wanted != 0) {
+        const std::size_t before = memory.regions().size();
+        auto added = memory.add_pool_region(wanted, reserve);
+        if (!added && before == 0) return added;
         if (!added || on_demand) break;
+        for (const memory::Region& region : memory.regions().subspan(before))
+            wanted -= std::min(wanted, region.frame_count() << kPageShift);
+        // What is left of a wish that was granted, but for alignment and metadata.
+        if (options.frames_bytes != 0 && wanted < options.frames_bytes / 16) break;
     }
     fresh.magic = format::kMagic;
     fresh.checksum = fresh.computed_checksum();
@@ -123,7 +130,7 @@ Result<std::shared_ptr<StoreState>> StoreState::open(const std::string& path,
     if (!pool) return std::unexpected(pool.error());
     if (auto fine = recovery::check_superblock(superblock_of(**pool), path); !fine)
         return std::unexpected(fine.error());
-    auto state = std::make_shared<StoreState>(std::move(*pool));
+    auto state = std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation));
     if (auto done = state->memory.attach(); !done) return std::unexpected(done.error());
     return state;
 }
@@ -143,7 +150,7 @@ Result<void> StoreState::begin_changes() {
     writes.store(&memory.superblock().boot_epoch,
                  CheckedWord::encode(boot_epoch() + 1, format::kSeedBootEpoch),
                  pool::WordClass::undo);
-    if (auto done = pool->commit(writes); !done) return done;
+    if (auto done = memory.begin_epoch(writes); !done) return done;
     if (auto done = build_log.find_interrupted(); !done) return done;
     // The table whose release may have been interrupted is finished before any frame is given out.
     if (!limbo.seems_empty())
@@ -205,7 +212,9 @@ bool StoreState::make_room(std::uint64_t frames) {
 
 const format::SpaceRecord* StoreState::space_record(FrameNumber frame) const {
     const auto metadata = memory.valid_metadata(frame);
-    if (!metadata || metadata->kind != format::FrameKind::space_record) return nullptr;
+    if (!metadata || metadata->kind != format::FrameKind::space_record ||
+        memory.host(frame) == nullptr)
+        return nullptr;
     const auto* const record = reinterpret_cast<const format::SpaceRecord*>(memory.host(frame));
     if (record->magic != format::kSpaceMagic || record->checksum != record->computed_checksum() ||
         record->owner != metadata->owner || record->levels < 3 || record->levels > 5)
@@ -248,6 +257,7 @@ std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
                                      record.owner, std::string(record.name_view()));
     space->root_bits = record.root;
     space->annotations = record.annotations_offset;
+    space->preferred_region = record.preferred_region;
     known = space;
     return space;
 }

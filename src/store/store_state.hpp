@@ -36,6 +36,10 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     // To be called before the first change after opening, any number of times: raises the boot
     // epoch, and takes up what an earlier process was in the middle of.
     Result<void> begin_changes();
+    // The same before bytes of pages change, if any lie in files that are paired with the pool.
+    Result<void> begin_data_changes() {
+        return memory.has_files() ? begin_changes() : Result<void>();
+    }
     // To be called after a commit: does one step of what is left in limbo.
     void release_some();
     Result<std::uint64_t> release(std::uint64_t tables);
@@ -81,10 +85,10 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
         StoreState& state_;
     };
 
-    explicit StoreState(std::unique_ptr<pool::Pool> opened);
+    StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem);
 
   private:
-    Result<void> make_superblock(std::uint64_t size_bytes);
+    Result<void> make_superblock(const CreateOptions& options);
     bool make_room(std::uint64_t frames);
     std::uint64_t reserve_bytes() const;
     Result<bool> release_space_step(FrameNumber record);

@@ -3,6 +3,7 @@
 
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
+#include "holdfast/region.hpp"
 #include "holdfast/types.hpp"
 
 namespace holdfast {
@@ -65,6 +66,8 @@ const char* to_string(ErrorCode code) {
             return "unsupported";
         case ErrorCode::damaged:
             return "damaged";
+        case ErrorCode::lost:
+            return "lost";
         case ErrorCode::stale:
             return "stale";
         case ErrorCode::io:
@@ -99,14 +102,66 @@ const char* to_string(FaultKind kind) {
             return "damaged_metadata";
         case FaultKind::no_region:
             return "no_region";
+        case FaultKind::region_missing:
+            return "region_missing";
+        case FaultKind::region_detached:
+            return "region_detached";
+        case FaultKind::region_replaced:
+            return "region_replaced";
+        case FaultKind::region_shrunk:
+            return "region_shrunk";
+        case FaultKind::region_outdated:
+            return "region_outdated";
+        case FaultKind::volatile_lost:
+            return "volatile_lost";
     }
     return "unknown";
+}
+
+const char* to_string(RegionKind kind) {
+    switch (kind) {
+        case RegionKind::pool:
+            return "pool";
+        case RegionKind::external:
+            return "external";
+        case RegionKind::volatile_memory:
+            return "volatile";
+    }
+    return "unknown";
+}
+
+const char* to_string(RegionState state) {
+    switch (state) {
+        case RegionState::attached:
+            return "attached";
+        case RegionState::detached:
+            return "detached";
+        case RegionState::missing:
+            return "missing";
+        case RegionState::replaced:
+            return "replaced";
+        case RegionState::shrunk:
+            return "shrunk";
+        case RegionState::outdated:
+            return "outdated";
+    }
+    return "unknown";
+}
+
+std::string to_string(const Uuid& uuid) {
+    std::string text;
+    for (std::size_t i = 0; i < uuid.size(); ++i) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+        text += fmt::format("{:02x}", uuid[i]);
+    }
+    return text;
 }
 
 std::string Fault::to_string() const {
     std::string text = fmt::format("{} at {:#x}", holdfast::to_string(kind), address.bits());
     if (level != 0) text += fmt::format(", level {}", level);
     if (kind == FaultKind::protection) text += fmt::format(", mapped {}", protection.to_string());
+    if (region) text += fmt::format(", region {}", *region);
     if (entry != 0) text += fmt::format(", entry {:#018x}", entry);
     return text;
 }

@@ -17,6 +17,9 @@ Result<Space> Transaction::create_space(const std::string& name, const SpaceOpti
 Result<void> Transaction::rename_space(const std::string& from, const std::string& to) {
     return state_->rename_space(from, to);
 }
+Result<void> Transaction::prefer_region(const Space& space, std::optional<unsigned> region) {
+    return state_->prefer_region(space.shared_state(), region);
+}
 Result<void> Transaction::remove_space(const std::string& name) {
     return state_->remove_space(name);
 }

@@ -96,7 +96,8 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
                              .created = false,
                              .removed = false,
                              .changes_translations = false,
-                             .new_name = {}});
+                             .new_name = {},
+                             .new_region = {}});
     return &joined_.back();
 }
 
@@ -192,6 +193,8 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
         spoiled_ = error;
         return std::unexpected(std::move(error));
     };
+    const auto region = region_on_medium(options.region);
+    if (!region) return std::unexpected(region.error());
     auto owner = next_owner();
     if (!owner) return spoil(owner.error());
     auto record_frame = session_.take(format::FrameKind::space_record, *owner, 0);
@@ -208,6 +211,7 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
     record.kind = format::SpaceKind::address_space;
     record.created_epoch = store_->boot_epoch();
     set_name(record, name);
+    record.preferred_region = *region;
     record.checksum = record.computed_checksum();
     const Entry root_entry =
         Entry::table(root_table->frame, top + 1, format::kRootSlot, root_table->generation);
@@ -216,6 +220,7 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
 
     auto space =
         std::make_shared<SpaceState>(store_, record_frame->frame, options.levels, *owner, name);
+    space->preferred_region = *region;
     space->writer.lock(true);  // nobody else can know it
     joined_.push_back(Joined{.space = space,
                              .root = {root_entry, options.levels, *owner},
@@ -223,7 +228,8 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
                              .created = true,
                              .removed = false,
                              .changes_translations = false,
-                             .new_name = {}});
+                             .new_name = {},
+                             .new_region = {}});
     names_[name] = record_frame->frame;
     return space;
 }
@@ -245,6 +251,39 @@ Result<void> TransactionState::rename_space(const std::string& from, const std::
     names_[from] = std::nullopt;
     names_[to] = (*space)->record;
     return {};
+}
+
+Result<std::uint8_t> TransactionState::region_on_medium(std::optional<unsigned> region) const {
+    if (!region) return std::uint8_t{0};
+    if (*region < store_->memory.regions().size()) return static_cast<std::uint8_t>(*region + 1);
+    return fail(ErrorCode::not_found,
+                fmt::format("{}: there is no region {}; `region list` shows those there are",
+                            store_->pool->path(), *region));
+}
+
+Result<void> TransactionState::prefer_region(const std::shared_ptr<SpaceState>& space,
+                                             std::optional<unsigned> region) {
+    const auto on_medium = region_on_medium(region);
+    if (!on_medium) return std::unexpected(on_medium.error());
+    auto joined = join(space);
+    if (!joined) return std::unexpected(joined.error());
+    (*joined)->new_region = *on_medium;
+    return {};
+}
+
+Result<memory::Placement> TransactionState::placement(const Joined& joined,
+                                                      std::optional<unsigned> wish) const {
+    const auto wished = region_on_medium(wish);
+    if (!wished) return std::unexpected(wished.error());
+    const std::uint8_t region =
+        *wished != 0 ? *wished : joined.new_region.value_or(joined.space->preferred_region);
+    if (region == 0) return memory::Placement{};
+    // The pool's own regions are one and the same.
+    const std::uint8_t index = region - 1;
+    const auto regions = store_->memory.regions();
+    if (index >= regions.size() || regions[index].kind() == RegionKind::pool)
+        return memory::Placement{};
+    return memory::Placement{index};
 }
 
 Result<void> TransactionState::remove_space(const std::string& name) {
@@ -332,9 +371,11 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     TableEditor editor(session_, (*joined)->root);
     auto place = unmapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
+    const auto where = placement(**joined, options.region);
+    if (!where) return std::unexpected(where.error());
     if (auto done = annotate(**joined, pages, options); !done) return done;
     return spoiled_by(options.lazy ? editor.map_lazy(*place, protection)
-                                   : editor.map(*place, protection));
+                                   : editor.map(*place, protection, *where));
 }
 
 Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& space, Range range,
@@ -411,8 +452,10 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space
                                         VirtAddr address) {
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
-    return spoiled_by(
-        TableEditor(session_, (*joined)->root).populate(page_index(address, space->levels)));
+    const auto where = placement(**joined);
+    if (!where) return std::unexpected(where.error());
+    return spoiled_by(TableEditor(session_, (*joined)->root)
+                          .populate(page_index(address, space->levels), *where));
 }
 
 Result<void> TransactionState::fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
@@ -471,7 +514,7 @@ std::expected<Translation, Fault> TransactionState::translate(
 
 bool TransactionState::has_names() const {
     return !names_.empty() || std::any_of(joined_.begin(), joined_.end(), [](const auto& joined) {
-        return !joined.removed && joined.annotations.changed();
+        return !joined.removed && (joined.annotations.changed() || joined.new_region);
     });
 }
 
@@ -491,9 +534,11 @@ Result<void> TransactionState::apply_names(pool::TransactionScope& scope) {
             reinterpret_cast<SpaceRecord*>(store_->memory.host(joined.space->record));
         SpaceRecord changed = *record;
         if (joined.new_name) set_name(changed, *joined.new_name);
+        if (joined.new_region) changed.preferred_region = *joined.new_region;
         if (joined.annotations.changed())
             changed.annotations_offset = joined.annotations.apply(scope);
-        if (joined.new_name || changed.annotations_offset != record->annotations_offset)
+        if (joined.new_name || joined.new_region ||
+            changed.annotations_offset != record->annotations_offset)
             write_record(scope, record, changed);
     }
     return {};
@@ -531,6 +576,7 @@ Result<void> TransactionState::commit() {
     for (const auto& joined : joined_) {
         SpaceState& space = *joined.space;
         if (joined.new_name) space.rename(*joined.new_name);
+        if (joined.new_region) space.preferred_region = *joined.new_region;
         if (joined.removed) {
             space.root_bits.store(0, std::memory_order_release);
             store_->forget_space(space.record);

@@ -26,6 +26,8 @@ class TransactionState {
     Result<std::shared_ptr<SpaceState>> create_space(const std::string& name,
                                                      const SpaceOptions& options);
     Result<void> rename_space(const std::string& from, const std::string& to);
+    Result<void> prefer_region(const std::shared_ptr<SpaceState>& space,
+                               std::optional<unsigned> region);
     Result<void> remove_space(const std::string& name);
 
     Result<void> map(const std::shared_ptr<SpaceState>& space, Range range, Protection protection,
@@ -54,6 +56,7 @@ class TransactionState {
         bool created = false, removed = false;
         bool changes_translations = false;  // unmap, protect, remove: Tlbs must look again
         std::optional<std::string> new_name;
+        std::optional<std::uint8_t> new_region;  // as in the space record
     };
 
     // What it returns is good until the next space is joined.
@@ -68,6 +71,10 @@ class TransactionState {
     Result<table::TableEditor::Place> unmapped_place(table::TableEditor& editor,
                                                      const Joined& joined,
                                                      table::PageRange pages) const;
+    // The region as a space record has it. not_found if there is no such region.
+    Result<std::uint8_t> region_on_medium(std::optional<unsigned> region) const;
+    Result<memory::Placement> placement(const Joined& joined,
+                                        std::optional<unsigned> wish = {}) const;
     Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
     Result<void> apply_names(pool::TransactionScope& scope);
     bool has_names() const;

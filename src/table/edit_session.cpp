@@ -29,7 +29,7 @@ std::optional<FrameMetadata> EditSession::metadata(FrameNumber frame) const {
     const memory::MetadataWords words = memory().metadata(frame);
     if (!words) return std::nullopt;
     const std::uint64_t word0 = load(words.word0), word1 = load(words.word1());
-    if (!FrameMetadata::is_valid(frame, word0, word1)) return std::nullopt;
+    if (!FrameMetadata::is_valid(words.home, word0, word1)) return std::nullopt;
     return FrameMetadata::decode(word0, word1);
 }
 
@@ -45,38 +45,47 @@ auto EditSession::while_room_is_made(std::uint64_t frames, const Attempt& attemp
     return attempt();
 }
 
-Result<void> EditSession::reserve(std::uint64_t count) {
+Result<void> EditSession::reserve(std::uint64_t count, memory::Placement placement) {
     if (!build_) {
         auto build = services_.build_log.acquire();
         if (!build) return std::unexpected(build.error());
         build_ = std::move(*build);
     }
-    return while_room_is_made(count, [&] { return services_.build_log.reserve(*build_, count); });
+    return while_room_is_made(
+        count, [&] { return services_.build_log.reserve(*build_, count, placement); });
 }
 
-Result<FrameNumber> EditSession::next_frame(bool* from_build) {
+Result<FrameNumber> EditSession::next_frame(memory::Placement placement, bool* from_build) {
     *from_build = false;
+    const auto unused = [&]() -> std::vector<memory::Extent>* {
+        if (!build_) return nullptr;
+        auto& extents = placement.is_pool() ? build_->unused : build_->unused_data;
+        return extents.empty() ? nullptr : &extents;
+    };
     // So many frames one by one that a log of them would grow: reserve some at a time.
-    if ((!build_ || build_->unused.empty()) && singles_.size() >= 2 * kFewFrames)
-        std::ignore = reserve(16 * kFewFrames);  // if there are not as many, one may still be had
-    if (build_ && !build_->unused.empty()) {
-        memory::Extent& extent = build_->unused.front();
+    if (unused() == nullptr && singles_.size() >= 2 * kFewFrames)
+        // If there are not as many, one may still be had.
+        std::ignore = reserve(16 * kFewFrames, placement);
+    if (auto* const extents = unused()) {
+        memory::Extent& extent = extents->front();
         const FrameNumber frame = extent.first;
         extent = {frame + 1, extent.count - 1};
-        if (extent.count == 0) build_->unused.erase(build_->unused.begin());
+        if (extent.count == 0) extents->erase(extents->begin());
         *from_build = true;
         return frame;
     }
-    auto frame = while_room_is_made(1, [&] { return services_.allocator.allocate_one(); });
+    auto frame = while_room_is_made(1, [&] { return services_.allocator.allocate_one(placement); });
     if (!frame && may_take_held_back_) frame = services_.allocator.allocate_held_back();
     if (frame) singles_.push_back(*frame);
     return frame;
 }
 
-Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_t index) {
+Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_t index,
+                                     memory::Placement placement) {
     bool from_build = false;
-    auto frame = next_frame(&from_build);
+    auto frame = next_frame(placement, &from_build);
     if (!frame) return std::unexpected(frame.error());
+    memory().set_filled(*frame, true);
     const memory::MetadataWords words = memory().metadata(*frame);
     const auto generation =
         static_cast<std::uint16_t>(FrameMetadata::generation_of(load(words.word0)) + 1);
@@ -89,9 +98,9 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
     if (from_build) {
         // Word 0 too: until the commit clears the build slot, a crash frees this frame whatever its
         // metadata says, torn or whole.
-        pool::store_word(words.word0, metadata.word0(*frame), std::memory_order_relaxed);
+        pool::store_word(words.word0, metadata.word0(words.home), std::memory_order_relaxed);
     } else {
-        store_metadata(words, metadata.word0(*frame));
+        store_metadata(words, metadata.word0(words.home));
     }
     return TakenFrame{*frame, generation};
 }
@@ -128,12 +137,15 @@ Result<FrameMetadata> EditSession::metadata_in_use(FrameNumber frame) const {
 
 Result<void> EditSession::free_with_commit(FrameNumber frame, const FrameMetadata& metadata) {
     if (auto done = services_.allocator.prepare_release(frame); !done) return done;
-    store_metadata(memory().metadata(frame), FrameMetadata::free_word0(frame, metadata.generation));
+    const memory::MetadataWords words = memory().metadata(frame);
+    store_metadata(words, FrameMetadata::free_word0(words.home, metadata.generation));
     released_.push_back(frame);
     return {};
 }
 
 Result<void> EditSession::release(FrameNumber frame) {
+    // Of a frame whose region was given other memory, nothing is left to be freed.
+    if (!memory().metadata(frame) && memory().replaced_region(frame) != nullptr) return {};
     const auto metadata = metadata_in_use(frame);
     if (!metadata) return std::unexpected(metadata.error());
     // Only one entry names it, which nobody but us can reach: nobody can add another.
@@ -149,7 +161,8 @@ Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t 
     if (metadata->kind != FrameKind::shared_data) {
         // So far only we can reach it. In this session, it is shared from now on.
         metadata->kind = FrameKind::shared_data;
-        store_metadata(memory().metadata(frame), metadata->word0(frame));
+        const memory::MetadataWords words = memory().metadata(frame);
+        store_metadata(words, metadata->word0(words.home));
     }
     reference_changes_.push_back({frame, static_cast<std::int64_t>(count)});
     return TakenFrame{frame, metadata->generation};
@@ -181,7 +194,8 @@ Result<void> EditSession::settle_reference_changes() {
             continue;
         }
         metadata->references = static_cast<std::uint32_t>(references);
-        store_metadata(memory().metadata(frame), metadata->word0(frame));
+        const memory::MetadataWords words = memory().metadata(frame);
+        store_metadata(words, metadata->word0(words.home));
     }
     return {};
 }
@@ -218,7 +232,8 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
     for (const FrameNumber table : taken_) memory().window_of(table)->set_validated(table, true);
     services_.limbo.pushed(detached_.size());
     for (const FrameNumber frame : released_) {
-        memory().window_of(frame)->set_validated(frame, false);
+        if (const memory::Window* const window = memory().window_of(frame))
+            window->set_validated(frame, false);
         services_.allocator.retire({frame, 1});
     }
     if (build_) services_.build_log.finish(*build_);

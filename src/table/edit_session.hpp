@@ -78,13 +78,15 @@ class EditSession {
 
     // --- frames ---
     // Makes sure that the next `count` frames need no undo log. Worth it from kFewFrames on.
-    Result<void> reserve(std::uint64_t count);
+    // With a preferred region they are for data only.
+    Result<void> reserve(std::uint64_t count, memory::Placement placement = {});
     static constexpr std::uint64_t kFewFrames = 16;
     // This session frees more than it takes: it may have frames that are held back for that.
     void may_take_held_back() { may_take_held_back_ = true; }
     // Takes a frame into use with this kind, owner and index (and one reference); its generation
     // is raised. Its content is what it was.
-    Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index);
+    Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index,
+                            memory::Placement placement = {});
     // An empty table for this position.
     Result<TakenFrame> take_table(const TablePosition& position);
     bool is_fresh(FrameNumber frame) const;
@@ -107,7 +109,7 @@ class EditSession {
     bool is_idle() const { return writes_.empty() && taken_.empty() && !build_; }
 
   private:
-    Result<FrameNumber> next_frame(bool* from_build);
+    Result<FrameNumber> next_frame(memory::Placement placement, bool* from_build);
     Result<format::FrameMetadata> metadata_in_use(FrameNumber frame) const;
     void store_metadata(memory::MetadataWords words, std::uint64_t word0);
     Result<void> free_with_commit(FrameNumber frame, const format::FrameMetadata& metadata);

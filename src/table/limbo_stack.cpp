@@ -40,7 +40,7 @@ Result<void> LimboStack::push(EditSession& session, const LimboRecord& record) {
     const auto head = CheckedWord::decode(session.load(head_word), format::kSeedLimboHead);
     if (!head) return std::unexpected(damaged(memory_, "the head"));
     if (*head != 0) {
-        if (memory_.region_of(FrameNumber(*head)) == nullptr)
+        if (memory_.host(FrameNumber(*head)) == nullptr)
             return std::unexpected(damaged(memory_, "the head's frame number"));
         LimboPage* const page = page_at(memory_, FrameNumber(*head));
         const auto count = CheckedWord::decode(session.load(&page->count), format::kSeedLimboCount);
@@ -73,7 +73,8 @@ Result<LimboPage*> LimboStack::top_page() const {
     if (!head) return std::unexpected(damaged(memory_, "the head"));
     if (*head == 0) return nullptr;
     const auto metadata = memory_.valid_metadata(FrameNumber(*head));
-    if (!metadata || metadata->kind != FrameKind::limbo_page)
+    if (!metadata || metadata->kind != FrameKind::limbo_page ||
+        memory_.host(FrameNumber(*head)) == nullptr)
         return std::unexpected(damaged(memory_, "the first page's metadata"));
     LimboPage* const page = page_at(memory_, FrameNumber(*head));
     const auto count = CheckedWord::decode(page->count, format::kSeedLimboCount);
@@ -140,8 +141,8 @@ Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber t
         if (auto done = services.allocator.prepare_release(frame); !done) return done;
         // A crash after this store leaves a free frame that a table in limbo still points to;
         // `named_by` skips it when the release is repeated.
-        std::uint64_t* const word = memory_.metadata(frame).word0;
-        pool::store_word(word, FrameMetadata::free_word0(frame, metadata->generation));
+        const memory::MetadataWords words = memory_.metadata(frame);
+        pool::store_word(words.word0, FrameMetadata::free_word0(words.home, metadata->generation));
         flush.add(frame);
         freed.push_back(frame);
     }
@@ -230,7 +231,7 @@ Result<void> LimboStack::visit(const std::function<void(const LimboRecord&)>& vi
         if (!seen.insert(*head).second)
             return std::unexpected(damaged(memory_, "the order of the pages"));
         const auto metadata = memory_.valid_metadata(frame);
-        if (!metadata || metadata->kind != FrameKind::limbo_page)
+        if (!metadata || metadata->kind != FrameKind::limbo_page || memory_.host(frame) == nullptr)
             return std::unexpected(damaged(memory_, "a page's metadata"));
         visit_page(frame);
         const LimboPage* const page = page_at(memory_, frame);

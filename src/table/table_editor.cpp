@@ -42,8 +42,9 @@ Result<void> TableEditor::enter(FrameNumber table, const TablePosition& position
     const memory::PhysicalMemory& memory = session_.memory();
     const memory::Window* const window = memory.window_of(table);
     if (window != nullptr && window->is_validated(table)) return {};
-    if (memory.region_of(table) != nullptr && is_table_of(memory, table, position) &&
-        validate_table(memory, table, position))
+    // What lies in a region that is out of reach can be unmapped, and stands in nobody's way.
+    if (window != nullptr && is_table_of(memory, table, position) &&
+        validate_table(memory, table, position) != TableCondition::damaged)
         return {};
     return fail(ErrorCode::damaged,
                 fmt::format("{}: the level-{} table for {:#x} is damaged, and the range cannot be "
@@ -144,9 +145,10 @@ Result<TableEditor::Found> TableEditor::find(std::uint64_t page) {
 // --- map ---
 
 struct TableEditor::FreshFrames final : LeafSource {
-    FreshFrames(EditSession& session_in, OwnerId owner_in) : session(session_in), owner(owner_in) {}
+    FreshFrames(EditSession& session_in, OwnerId owner_in, memory::Placement placement_in)
+        : session(session_in), owner(owner_in), placement(placement_in) {}
     Result<TakenFrame> next(std::uint64_t page) override {
-        auto taken = session.take(FrameKind::data, owner, page);
+        auto taken = session.take(FrameKind::data, owner, page, placement);
         if (taken) {
             memory::PhysicalMemory& memory = session.memory();
             memory.pool().fill(memory.host(taken->frame), 0, kPageSize);
@@ -155,6 +157,7 @@ struct TableEditor::FreshFrames final : LeafSource {
     }
     EditSession& session;
     OwnerId owner;
+    memory::Placement placement;
 };
 
 struct TableEditor::GivenFrames final : LeafSource {
@@ -194,23 +197,27 @@ std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition
 
 // Reserves so many frames for pages, and those for the tables that the range is missing, if they
 // are many together.
-Result<void> TableEditor::reserve_for(const Place& place, std::uint64_t pages) {
+Result<void> TableEditor::reserve_for(const Place& place, std::uint64_t pages,
+                                      memory::Placement placement) {
     // They are few even if all tables are missing: no need to look.
     if (pages + tables_for(place.position, place.range) <= EditSession::kFewFrames) return {};
     const std::uint64_t frames = pages + missing_tables(place.table, place.position, place.range);
     if (frames <= EditSession::kFewFrames) return {};
-    return session_.reserve(frames + edge_tables());
+    if (placement.is_pool() || pages == 0) return session_.reserve(frames + edge_tables());
+    if (auto done = session_.reserve(pages, placement); !done) return done;
+    return session_.reserve(frames - pages + edge_tables());
 }
 
-Result<void> TableEditor::map(const Place& place, Protection protection) {
-    if (auto done = reserve_for(place, place.range.count()); !done) return done;
-    FreshFrames source(session_, root_.owner);
+Result<void> TableEditor::map(const Place& place, Protection protection,
+                              memory::Placement placement) {
+    if (auto done = reserve_for(place, place.range.count(), placement); !done) return done;
+    FreshFrames source(session_, root_.owner, placement);
     return map_in(place.table, place.position, place.range, protection, &source);
 }
 
 Result<void> TableEditor::map_frames(const Place& place, Protection protection,
                                      const std::vector<FrameNumber>& frames) {
-    if (auto done = reserve_for(place, 0); !done) return done;
+    if (auto done = reserve_for(place, 0, {}); !done) return done;
     const PageRange range = place.range;
     std::vector<TakenFrame> given;
     for (std::size_t i = 0; i < std::min<std::uint64_t>(frames.size(), range.count()); ++i) {
@@ -284,7 +291,7 @@ Result<TakenFrame> TableEditor::split_absent(FrameNumber table, const TablePosit
     return made;
 }
 
-Result<void> TableEditor::populate(std::uint64_t page) {
+Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placement) {
     auto found = find(page);
     if (!found) return std::unexpected(found.error());
     while (!found->entry.is_empty() && !found->entry.is_present() && found->level > 1) {
@@ -298,7 +305,7 @@ Result<void> TableEditor::populate(std::uint64_t page) {
     if (found->entry.is_empty() || found->entry.absent_kind() != AbsentKind::demand_zero)
         return fail(ErrorCode::not_mapped, fmt::format("nothing is mapped at {:#x}",
                                                        address_of_page(page, root_.levels).bits()));
-    FreshFrames source(session_, root_.owner);
+    FreshFrames source(session_, root_.owner, placement);
     auto frame = source.next(page);
     if (!frame) return std::unexpected(frame.error());
     session_.store_entry(
@@ -425,12 +432,17 @@ Result<void> TableEditor::protect(const Place& place, Protection protection) {
 Result<Entry> TableEditor::reprotected(Entry entry, const TablePosition& position, unsigned slot,
                                        Protection protection) const {
     std::uint16_t generation = 0;
-    if (entry.is_present()) {
+    // Of a frame that is gone with its region's memory nobody knows the generation any more, and
+    // nobody asks for it.
+    const memory::PhysicalMemory& memory = session_.memory();
+    const bool is_gone = entry.is_present() && !memory.metadata(entry.frame()) &&
+                         memory.replaced_region(entry.frame()) != nullptr;
+    if (entry.is_present() && !is_gone) {
         const auto metadata = session_.metadata(entry.frame());
         if (!metadata)
             return fail(ErrorCode::damaged,
                         fmt::format("{}: the metadata of frame {:#x} fails its check; run `verify`",
-                                    session_.memory().pool().path(), entry.frame().value()));
+                                    memory.pool().path(), entry.frame().value()));
         generation = metadata->generation;
     }
     return entry.with_protection(protection, position.level, slot, generation);

@@ -59,12 +59,12 @@ class TableEditor {
 
     // The range must be unmapped. Fresh zeroed frames; or the given ones, whose references are
     // raised, `frames[i % size]` for the i-th page; or none yet.
-    Result<void> map(const Place& place, Protection protection);
+    Result<void> map(const Place& place, Protection protection, memory::Placement placement = {});
     Result<void> map_frames(const Place& place, Protection protection,
                             const std::vector<FrameNumber>& frames);
     Result<void> map_lazy(const Place& place, Protection protection);
     // Gives a frame of zeros to a demand-zero page.
-    Result<void> populate(std::uint64_t page);
+    Result<void> populate(std::uint64_t page, memory::Placement placement = {});
 
     Result<void> unmap(PageRange range);
     // The range must be mapped without holes.
@@ -93,7 +93,7 @@ class TableEditor {
     bool is_edited_in_place(FrameNumber table, const TablePosition& position, PageRange part) const;
     Result<FrameNumber> editable(FrameNumber table, const TablePosition& position, unsigned slot,
                                  PageRange part);
-    Result<void> reserve_for(const Place& place, std::uint64_t pages);
+    Result<void> reserve_for(const Place& place, std::uint64_t pages, memory::Placement placement);
     std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
                                  PageRange range) const;
     static std::uint64_t tables_for(const TablePosition& position, PageRange range);

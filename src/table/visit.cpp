@@ -9,7 +9,8 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
               const TablePosition& position, PageRange pages, Protection above,
               const Visitor& visitor) {
     const memory::Window* const window = memory.window_of(table);
-    const bool valid = window->is_validated(table) || validate_table(memory, table, position);
+    const bool valid = window->is_validated(table) ||
+                       validate_table(memory, table, position) == TableCondition::well;
     if (visitor.table) visitor.table(table, position);
     const std::uint64_t span = entry_pages(position.level);
     for (std::uint64_t page = pages.begin; page < pages.end;) {

@@ -14,13 +14,13 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
         return std::nullopt;
     }
     const memory::MetadataWords words = memory.metadata(entry.frame());
-    if (!words) {
-        // Without a target the generation is unknown: which of the two it is cannot be told.
-        return FaultKind::no_region;
-    }
+    // Without a target the generation is unknown, and the tag cannot be checked.
+    if (!words)
+        return memory.replaced_region(entry.frame()) != nullptr ? FaultKind::region_replaced
+                                                                : FaultKind::no_region;
     const std::uint64_t word0 = pool::load_word(words.word0);
     const std::uint64_t word1 = pool::load_word(words.word1());
-    if (!FrameMetadata::is_valid(entry.frame(), word0, word1)) return FaultKind::damaged_metadata;
+    if (!FrameMetadata::is_valid(words.home, word0, word1)) return FaultKind::damaged_metadata;
     const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
     if (!entry.tag_fits(position.level, slot, metadata.generation)) {
         // A tag that fits no generation near by is damage, one of an earlier use is stale.
@@ -31,16 +31,19 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
     if (!entry.is_leaf(position.level)) {
         const bool right = metadata.kind == format::table_kind(child.level) &&
                            metadata.owner == child.owner && metadata.index == child.index;
-        return right ? std::nullopt : std::optional(FaultKind::wrong_table);
+        if (!right) return FaultKind::wrong_table;
+        // Tables are always in the pool.
+        if (memory.window_of(entry.frame()) == nullptr) return FaultKind::no_region;
+        return std::nullopt;
     }
-    if (metadata.kind == FrameKind::shared_data) return std::nullopt;
+    if (metadata.kind == FrameKind::shared_data) return memory.out_of_reach(entry.frame());
     const FrameKind expected = position.level == 1   ? FrameKind::data
                                : position.level == 2 ? FrameKind::huge_2MiB
                                                      : FrameKind::huge_1GiB;
     if (metadata.kind != expected || metadata.owner != position.owner ||
         metadata.index != child.index << (9 * (position.level - 1)))
         return FaultKind::stale_entry;
-    return std::nullopt;
+    return memory.out_of_reach(entry.frame());
 }
 
 bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
@@ -51,19 +54,26 @@ bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
            metadata->owner == position.owner && metadata->index == position.index;
 }
 
-bool validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
-                    const TablePosition& position) {
-    const std::uint64_t* const table = memory.table(frame);
-    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot)
-        if (check_entry(memory, Entry(pool::load_word(table + slot)), position, slot)) return false;
-    memory.window_of(frame)->set_validated(frame, true);
-    return true;
+TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
+                              const TablePosition& position) {
+    const memory::Window& window = *memory.window_of(frame);
+    const std::uint64_t* const table = window.table(frame);
+    TableCondition condition = TableCondition::well;
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const auto kind = check_entry(memory, Entry(pool::load_word(table + slot)), position, slot);
+        if (!kind) continue;
+        if (!is_loss(*kind)) return TableCondition::damaged;
+        condition = TableCondition::has_losses;
+    }
+    // A table with losses is not remembered: who walks through it unchecked would not see them.
+    if (condition == TableCondition::well) window.set_validated(frame, true);
+    return condition;
 }
 
 bool check_root(const memory::PhysicalMemory& memory, const Root& root) {
     if (root.entry.is_empty() || !root.entry.is_present()) return false;
     const auto metadata = memory.valid_metadata(root.entry.frame());
-    return metadata &&
+    return metadata && memory.window_of(root.entry.frame()) != nullptr &&
            root.entry.tag_fits(root.top() + 1, format::kRootSlot, metadata->generation) &&
            is_table_of(memory, root.entry.frame(), {root.top(), root.owner, 0});
 }
@@ -79,7 +89,7 @@ constexpr std::uint8_t kWalksBeforeValidation = 8;
 // its space is opened, or has been released since.
 std::optional<FaultKind> check_table(const memory::PhysicalMemory& memory, FrameNumber table,
                                      const TablePosition& position) {
-    if (memory.region_of(table) == nullptr) return FaultKind::no_region;
+    if (memory.window_of(table) == nullptr) return FaultKind::no_region;
     if (!is_table_of(memory, table, position)) return FaultKind::wrong_table;
     return std::nullopt;
 }
@@ -140,14 +150,22 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
         if (!is_validated) {
             if (const auto kind = check_table(memory, table, position)) return fault(*kind, 0);
             is_validated = window->has_walked(table, kWalksBeforeValidation) &&
-                           validate_table(memory, table, position);
+                           validate_table(memory, table, position) == TableCondition::well;
         }
         const unsigned slot = format::slot_of(address, level);
         // Acquire: a table is filled before it is linked.
         entry = Entry(pool::load_word(window->table(table) + slot, std::memory_order_acquire));
         if (!is_validated)
-            if (const auto kind = check_entry(memory, entry, position, slot))
-                return fault(*kind, entry.bits());
+            if (const auto kind = check_entry(memory, entry, position, slot)) {
+                auto found = fault(*kind, entry.bits());
+                if (is_loss(*kind)) {
+                    found.error().protection = entry.protection();
+                    const memory::Region* region = memory.region_of(entry.frame());
+                    if (region == nullptr) region = memory.replaced_region(entry.frame());
+                    found.error().region = region->index();
+                }
+                return found;
+            }
         if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
         bits_anded &= entry.bits();
         bits_ored |= entry.bits();

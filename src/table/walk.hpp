@@ -64,7 +64,7 @@ struct TablePosition {
 };
 
 // What is wrong with an entry of a table at `position`, or nothing. Present entries are checked
-// against the metadata of their target; `load` reads a word of the medium.
+// against the metadata of their target. A loss (is_loss) is found last: then all else is well.
 std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry entry,
                                      const TablePosition& position, unsigned slot);
 
@@ -72,9 +72,15 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
 bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
                  const TablePosition& position);
 
-// Checks all entries of a table; remembers it as validated and returns true if all are well.
-bool validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
-                    const TablePosition& position);
+enum class TableCondition : std::uint8_t {
+    well,
+    has_losses,  // but for pages whose memory is out of reach
+    damaged,
+};
+
+// Checks all entries of a table, which has a window; remembers it as validated if all are well.
+TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
+                              const TablePosition& position);
 
 // Whether the root's own word and the root table's metadata are as they should be.
 bool check_root(const memory::PhysicalMemory& memory, const Root& root);

@@ -35,7 +35,7 @@ class Verify : public testing::Test {
     }
     FrameNumber frame() { return space.translate(kAddress)->physical.frame(); }
     void set_metadata(FrameNumber frame, const FrameMetadata& metadata) {
-        memory().metadata(frame).word0[0] = metadata.word0(frame);
+        memory().metadata(frame).word0[0] = metadata.word0(memory().metadata(frame).home);
         memory().metadata(frame).word0[1] = metadata.word1();
     }
     // Exactly these invariants are reported.

@@ -49,6 +49,16 @@ CLI::Option* add_addresses(CLI::App& command, std::vector<VirtAddr>& addresses) 
         ->required();
 }
 
+CLI::Option* add_physical_address(CLI::App& command, const std::string& name,
+                                  std::uint64_t& address, const std::string& description) {
+    return command.add_option_function<std::string>(
+        name,
+        [&address, name](const std::string& text) {
+            address = value_of(name, parse_address(text)).bits();
+        },
+        description);
+}
+
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& size_bytes,
                       const std::string& description) {
     return command.add_option_function<std::string>(

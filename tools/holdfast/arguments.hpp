@@ -35,6 +35,8 @@ CLI::Option* add_pool(CLI::App& command, std::string& pool);
 CLI::Option* add_space(CLI::App& command, std::string& space);
 CLI::Option* add_address(CLI::App& command, VirtAddr& address);
 CLI::Option* add_addresses(CLI::App& command, std::vector<VirtAddr>& addresses);
+CLI::Option* add_physical_address(CLI::App& command, const std::string& name,
+                                  std::uint64_t& address, const std::string& description);
 // `name` as CLI11 takes it: "LENGTH", "--size".
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t& size_bytes,
                       const std::string& description);

@@ -8,8 +8,9 @@
 namespace holdfast::tool {
 
 void add_pool_commands(CLI::App& app, Context& context);     // create, info, release
-void add_space_commands(CLI::App& app, Context& context);    // space create, list, rename, remove
+void add_space_commands(CLI::App& app, Context& context);    // space create, prefer, list, …
 void add_mapping_commands(CLI::App& app, Context& context);  // map, unmap, protect, maps, translate
+void add_region_commands(CLI::App& app, Context& context);   // region add, list, detach, …
 void add_data_commands(CLI::App& app, Context& context);     // read, write
 void add_import_command(CLI::App& app, Context& context);
 void add_verify_command(CLI::App& app, Context& context);

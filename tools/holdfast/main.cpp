@@ -21,6 +21,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     app.require_subcommand(1);
     app.fallthrough();
     add_pool_commands(app, context);
+    add_region_commands(app, context);
     add_space_commands(app, context);
     add_mapping_commands(app, context);
     add_data_commands(app, context);

@@ -137,6 +137,8 @@ void add_mapping_commands(CLI::App& app, Context& context) {
             command.add_flag("--lazy", arguments.options.lazy,
                              "reserve the range: a page gets a frame at its first write");
             command.add_option("--name", arguments.options.name, "what `maps` shows for the range");
+            command.add_option("--region", arguments.options.region,
+                               "the region to take frames from first (as the space prefers)");
         },
         map);
     add_command<RangeArguments>(app, context, "unmap", "Remove whatever is mapped in the range.",

@@ -5,6 +5,7 @@
 #include "commands.hpp"
 #include "output.hpp"
 #include "quantity.hpp"
+#include "region_text.hpp"
 
 namespace holdfast::tool {
 namespace {
@@ -18,25 +19,18 @@ struct PoolArguments {
 struct CreateArguments {
     std::string pool;
     std::uint64_t size_bytes = 0;
+    std::uint64_t frames_bytes = 0;
 };
 
 Outcome create(const Context& context, const CreateArguments& arguments) {
-    const auto store = Store::create(
-        arguments.pool, {.size_bytes = arguments.size_bytes, .emulation = context.emulation()});
+    const auto store = Store::create(arguments.pool, {.size_bytes = arguments.size_bytes,
+                                                      .emulation = context.emulation(),
+                                                      .frames_bytes = arguments.frames_bytes});
     if (!store) return std::unexpected(store.error());
     return done(context);
 }
 
 // --- info ---
-
-Json json_of(const RegionInfo& region) {
-    return {{"kind", to_string(region.kind)},
-            {"uuid", to_string(region.uuid)},
-            {"physical_base", format_address(region.physical_base.bits())},
-            {"length", region.size_bytes},
-            {"file", region.file},
-            {"file_offset", region.file_offset}};
-}
 
 Json json_of(const SpaceInfo& space) {
     return {{"name", space.name},
@@ -44,7 +38,8 @@ Json json_of(const SpaceInfo& space) {
             {"root", format_address(space.root.bits())},
             {"mapped_bytes", space.mapped_bytes},
             {"resident_bytes", space.resident_bytes},
-            {"tables", space.tables}};
+            {"tables", space.tables},
+            {"region", space.region ? Json(*space.region) : Json()}};
 }
 
 Json json_of(const StoreInfo& info) {
@@ -71,10 +66,7 @@ void print_text(const Store& store, const StoreInfo& info) {
     print("frames      {} of 4 KiB, {} free, {} in limbo\n", format_count(info.frames.total),
           format_count(info.frames.free), format_count(info.frames.limbo));
     print("tables      {}\n", format_count(info.tables));
-    for (const RegionInfo& region : info.regions)
-        print("region      {}  {}  physical {:#x}  {}  {} at {:#x}\n", to_string(region.kind),
-              to_string(region.uuid), region.physical_base.bits(), format_size(region.size_bytes),
-              region.file, region.file_offset);
+    for (const RegionInfo& region : info.regions) print("region      {}\n", line_of(region));
     for (const SpaceInfo& space : info.spaces)
         print("space       {}  {} levels  root {:#x}  {} mapped, {} with frames, {} tables\n",
               space.name, static_cast<unsigned>(space.levels), space.root.bits(),
@@ -117,6 +109,9 @@ void add_pool_commands(CLI::App& app, Context& context) {
             add_pool(command, arguments.pool);
             add_size(command, "--size", arguments.size_bytes,
                      "size of the new file, such as 256MiB; a poolset or device has its own");
+            add_size(command, "--frames", arguments.frames_bytes,
+                     "how much of it becomes frames at once (all there is room for); metadata of "
+                     "external regions takes 1/256 of their size from the rest");
         },
         create);
     add_command<PoolArguments>(

@@ -1,4 +1,4 @@
-// space create, list, rename, remove: the directory of address spaces.
+// space create, prefer, list, rename, remove: the directory of address spaces.
 #include <holdfast/store.hpp>
 
 #include "arguments.hpp"
@@ -13,6 +13,7 @@ struct SpaceArguments {
     std::string name;
     std::string new_name;
     Levels levels = Levels::four;
+    std::optional<unsigned> region;
 };
 
 void add_name(CLI::App& command, const std::string& option, std::string& name) {
@@ -22,7 +23,8 @@ void add_name(CLI::App& command, const std::string& option, std::string& name) {
 Outcome create_space(const Context& context, const SpaceArguments& arguments) {
     auto store = context.open_store(arguments.pool);
     if (!store) return std::unexpected(store.error());
-    const auto space = store->create_space(arguments.name, {.levels = arguments.levels});
+    const auto space = store->create_space(
+        arguments.name, {.levels = arguments.levels, .region = arguments.region});
     if (!space) return std::unexpected(space.error());
     return done(context);
 }
@@ -50,6 +52,19 @@ Outcome rename_space(const Context& context, const SpaceArguments& arguments) {
     return done(context);
 }
 
+Outcome prefer_region(const Context& context, const SpaceArguments& arguments) {
+    auto store = context.open_store(arguments.pool);
+    if (!store) return std::unexpected(store.error());
+    const auto space = store->open_space(arguments.name);
+    if (!space) return std::unexpected(space.error());
+    Transaction transaction = store->begin();
+    if (auto preferred = transaction.prefer_region(*space, arguments.region); !preferred)
+        return std::unexpected(preferred.error());
+    if (auto committed = transaction.commit(); !committed)
+        return std::unexpected(committed.error());
+    return done(context);
+}
+
 Outcome remove_space(const Context& context, const SpaceArguments& arguments) {
     auto store = context.open_store(arguments.pool);
     if (!store) return std::unexpected(store.error());
@@ -70,8 +85,19 @@ void add_space_commands(CLI::App& app, Context& context) {
             add_pool(command, arguments.pool);
             add_name(command, "NAME", arguments.name);
             add_levels(command, arguments.levels);
+            command.add_option("--region", arguments.region,
+                               "the region that its pages prefer; `region list` has the numbers");
         },
         create_space);
+    add_command<SpaceArguments>(
+        *space, context, "prefer", "Let a space's pages from now on prefer another region.",
+        [](CLI::App& command, SpaceArguments& arguments) {
+            add_pool(command, arguments.pool);
+            add_name(command, "NAME", arguments.name);
+            command.add_option("REGION", arguments.region,
+                               "its number in `region list`; without one, the pool");
+        },
+        prefer_region);
     add_command<SpaceArguments>(
         *space, context, "list", "Print the names of all spaces.",
         [](CLI::App& command, SpaceArguments& arguments) { add_pool(command, arguments.pool); },
