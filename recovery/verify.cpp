@@ -46,6 +46,7 @@ class Verifier {
     };
 
     Use* use_of(FrameNumber frame) {
+        frame = memory_.current(frame);
         const auto regions = memory_.regions();
         for (std::size_t i = 0; i < regions.size(); ++i)
             if (regions[i].contains(frame)) return &uses_[i][frame - regions[i].base()];

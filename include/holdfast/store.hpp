@@ -127,6 +127,10 @@ class Store {
     // invalid_argument, busy (entries of before the last move are left: `finish_moves`).
     Result<void> move_region(unsigned index, PhysAddr base = {});
 
+    // Repairs all entries of before a move at once, so that the region can move again. Proportional
+    // to all tables; releases what is in limbo. Errors: damaged (the message says where).
+    Result<void> finish_moves();
+
     // Releases what unmapped and removed ranges left in limbo, one table per transaction, at most
     // `tables` of them; returns how many it released (fewer: limbo is empty). The mutating calls
     // do this by and by, and when frames run out; useful before measuring free space.

@@ -100,6 +100,13 @@ class Entry {
             level, slot, generation);
     }
 
+    // The same present entry to a frame that has another number now, A and D kept.
+    constexpr Entry with_frame(FrameNumber frame, unsigned level, unsigned slot,
+                               std::uint16_t generation) const {
+        return tagged((bits_ & ~(kFrameMask | kTagMask)) | (frame.value() << kPageShift), level,
+                      slot, generation);
+    }
+
     constexpr std::uint64_t bits() const { return bits_; }
     constexpr bool is_empty() const { return bits_ == 0; }
     constexpr bool is_present() const { return bits_ & kPresent; }

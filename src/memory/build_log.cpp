@@ -176,7 +176,9 @@ Result<std::vector<Extent>> BuildLog::read_slot(const PhysicalMemory& memory, un
         if (records != nullptr) records->push_back(frame);
         if (records_left-- == 0) return damaged("the chain of records");
         for (std::uint32_t i = 0; i < record->count; ++i) {
-            extents.push_back(Extent::decode(record->extents[i]));
+            Extent extent = Extent::decode(record->extents[i]);
+            extent.first = memory.current(extent.first);
+            extents.push_back(extent);
             if (extents.back().count > frames_left) return damaged("the number of frames");
             frames_left -= extents.back().count;
         }

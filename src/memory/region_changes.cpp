@@ -200,7 +200,7 @@ Result<void> move_region(PhysicalMemory& memory, unsigned index, PhysAddr base) 
         if (record.previous != PreviousBase::none)
             return fail(ErrorCode::busy,
                         fmt::format("{}: entries still name frames of region {} by their numbers "
-                                    "of before; run `repair`, then move it",
+                                    "of before; finish that first, by `region finish-moves`",
                                     memory.pool().path(), region.index()));
         together.push_back(region.index());
         first = std::min(first, record.base_frame);
@@ -240,15 +240,6 @@ Result<void> move_region(PhysicalMemory& memory, unsigned index, PhysAddr base) 
     if (done)
         for (const unsigned each : together) memory.outlive(each);
     return done;
-}
-
-Result<void> forget_former_base(PhysicalMemory& memory, unsigned index) {
-    const std::scoped_lock lock(memory.changing());
-    return commit_record(memory, index, [](pool::TransactionScope&, RegionRecord& record) {
-        record.previous = PreviousBase::none;
-        record.previous_base = 0;
-        return Result<void>();
-    });
 }
 
 }  // namespace holdfast::memory

@@ -31,10 +31,7 @@ Result<void> replace_region(PhysicalMemory& memory, unsigned index, const std::s
 // Another physical base for the region, and for all others in the same file: `base`, which must be
 // beyond all that ever were, and congruent to the file offset modulo 1 GiB; the next such for
 // PhysAddr(). Entries with the earlier numbers go on to work and are repaired when they are walked.
-// Errors: invalid_argument; busy (the last move is not finished, see finish_move).
+// Errors: invalid_argument; busy (the last move is not finished, see recovery/finish_moves.hpp).
 Result<void> move_region(PhysicalMemory& memory, unsigned index, PhysAddr base);
-
-// No entry has a number of before the last move any more. The caller has seen to that.
-Result<void> forget_former_base(PhysicalMemory& memory, unsigned index);
 
 }  // namespace holdfast::memory

@@ -32,6 +32,12 @@ inline void store_word(std::uint64_t* word, std::uint64_t value,
     std::atomic_ref<std::uint64_t>(*word).store(value, order);
 }
 
+// Gives a word another value if it still has this one; others may do the same meanwhile.
+inline bool exchange_word(std::uint64_t* word, std::uint64_t expected, std::uint64_t value) {
+    return std::atomic_ref<std::uint64_t>(*word).compare_exchange_strong(expected, value,
+                                                                         std::memory_order_acq_rel);
+}
+
 enum class WordClass : std::uint8_t { undo, publish };
 
 class WriteSet {

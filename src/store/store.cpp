@@ -6,6 +6,7 @@
 
 #include "memory/region_changes.hpp"
 #include "memory/region_file.hpp"
+#include "recovery/finish_moves.hpp"
 #include "recovery/verify.hpp"
 #include "space/space_access.hpp"
 #include "store/store_state.hpp"
@@ -117,6 +118,16 @@ Result<void> Store::replace_region(unsigned index, const std::string& path,
 Result<void> Store::move_region(unsigned index, PhysAddr base) {
     if (auto begun = state_->begin_changes(); !begun) return begun;
     return memory::move_region(state_->memory, index, base);
+}
+
+Result<void> Store::finish_moves() {
+    if (auto released = state_->release(~std::uint64_t{0}); !released)
+        return std::unexpected(released.error());
+    const StoreState::CommitLock lock(*state_);
+    if (!state_->limbo.seems_empty())
+        return fail(ErrorCode::busy, fmt::format("{}: others unmap meanwhile; try again", path()));
+    const std::unique_lock directory_lock(state_->directory_map);
+    return recovery::finish_moves(state_->memory, state_->directory());
 }
 
 Result<std::uint64_t> Store::release_limbo(std::uint64_t tables) { return state_->release(tables); }

@@ -231,6 +231,7 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
                                 pool->path(), name));
     std::uint64_t frame = 0;
     if (value->size() == sizeof frame) std::memcpy(&frame, value->data(), sizeof frame);
+    frame = memory.current(FrameNumber(frame)).value();
     const format::SpaceRecord* const record = space_record(FrameNumber(frame));
     if (record == nullptr || record->name_view() != name)
         return fail(
@@ -244,6 +245,8 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the root of space \"{}\" fails its checks; run `verify`",
                                 pool->path(), name));
+    table::renumbered(memory, const_cast<std::uint64_t*>(&record->root), root.entry, root.top() + 1,
+                      format::kRootSlot);
     return shared_space(FrameNumber(frame), *record);
 }
 
@@ -255,7 +258,7 @@ std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
     auto space =
         std::make_shared<SpaceState>(shared_from_this(), frame, static_cast<Levels>(record.levels),
                                      record.owner, std::string(record.name_view()));
-    space->root_bits = record.root;
+    space->root_bits = pool::load_word(&record.root);
     space->annotations = record.annotations_offset;
     space->preferred_region = record.preferred_region;
     known = space;

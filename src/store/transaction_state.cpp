@@ -123,7 +123,7 @@ Result<std::optional<FrameNumber>> TransactionState::look_up(const std::string& 
     if (!value) return std::nullopt;
     std::uint64_t frame = 0;
     if (value->size() == sizeof frame) std::memcpy(&frame, value->data(), sizeof frame);
-    return FrameNumber(frame);
+    return store_->memory.current(FrameNumber(frame));
 }
 
 Result<std::shared_ptr<SpaceState>> TransactionState::named(const std::string& name) {

@@ -113,6 +113,10 @@ Result<TakenFrame> EditSession::take_table(const TablePosition& position) {
     return taken;
 }
 
+void EditSession::distrust(FrameNumber table) {
+    taken_.erase(std::remove(taken_.begin(), taken_.end(), table), taken_.end());
+}
+
 bool EditSession::is_fresh(FrameNumber frame) const {
     if (std::find(singles_.begin(), singles_.end(), frame) != singles_.end()) return true;
     return build_ &&
@@ -144,6 +148,7 @@ Result<void> EditSession::free_with_commit(FrameNumber frame, const FrameMetadat
 }
 
 Result<void> EditSession::release(FrameNumber frame) {
+    frame = memory().current(frame);
     // Of a frame whose region was given other memory, nothing is left to be freed.
     if (!memory().metadata(frame) && memory().replaced_region(frame) != nullptr) return {};
     const auto metadata = metadata_in_use(frame);
@@ -156,6 +161,7 @@ Result<void> EditSession::release(FrameNumber frame) {
 }
 
 Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t count) {
+    frame = memory().current(frame);
     auto metadata = metadata_in_use(frame);
     if (!metadata) return std::unexpected(metadata.error());
     if (metadata->kind != FrameKind::shared_data) {

@@ -89,6 +89,8 @@ class EditSession {
                             memory::Placement placement = {});
     // An empty table for this position.
     Result<TakenFrame> take_table(const TablePosition& position);
+    // The table is a copy of one that is not all well: it is not remembered as validated.
+    void distrust(FrameNumber table);
     bool is_fresh(FrameNumber frame) const;
     // Drops one reference; with the last one the frame is free after commit and grace period.
     Result<void> release(FrameNumber frame);

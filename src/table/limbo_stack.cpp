@@ -137,7 +137,7 @@ Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber t
         if (!metadata || metadata->kind != FrameKind::data || metadata->owner != position.owner ||
             metadata->index != position.child(slot).index || metadata->references != 1)
             continue;
-        const FrameNumber frame = entry.frame();
+        const FrameNumber frame = memory_.current(entry.frame());
         if (auto done = services.allocator.prepare_release(frame); !done) return done;
         // A crash after this store leaves a free frame that a table in limbo still points to;
         // `named_by` skips it when the release is repeated.

@@ -53,6 +53,12 @@ Result<void> TableEditor::enter(FrameNumber table, const TablePosition& position
                             address_of_page(position.first_page(), root_.levels).bits()));
 }
 
+void TableEditor::copied(FrameNumber old, FrameNumber copy) {
+    // Of a table that was entered and is neither fresh nor validated, some pages are out of reach.
+    if (!session_.is_fresh(old) && !session_.memory().window_of(old)->is_validated(old))
+        session_.distrust(copy);
+}
+
 // Whether the entries of this table that `part` touches are written into it: if they are few, or
 // it is fresh.
 bool TableEditor::is_edited_in_place(FrameNumber table, const TablePosition& position,
@@ -75,6 +81,7 @@ Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition
     if (!copy) return std::unexpected(copy.error());
     for (unsigned each = 0; each < kEntriesPerTable; ++each)
         session_.store_entry(copy->frame, each, session_.load_entry(old, each));
+    copied(old, copy->frame);
     session_.flush_entries(copy->frame, 0, kEntriesPerTable);
     session_.store_entry(table, slot,
                          Entry::table(copy->frame, position.level, slot, copy->generation));
@@ -520,6 +527,7 @@ Result<TakenFrame> TableEditor::copy_protected(FrameNumber table, const TablePos
         }
     }
     session_.flush_entries(copy->frame, 0, kEntriesPerTable);
+    copied(table, copy->frame);
     return copy;
 }
 

@@ -89,6 +89,8 @@ class TableEditor {
     // tables, and gather tables.
     std::uint64_t edge_tables() const { return 2 * root_.top(); }
     TablePosition top() const { return {root_.top(), root_.owner, 0}; }
+    // Where it is a copy of `old`, which was entered.
+    void copied(FrameNumber old, FrameNumber copy);
     Result<void> enter(FrameNumber table, const TablePosition& position);
     bool is_edited_in_place(FrameNumber table, const TablePosition& position, PageRange part) const;
     Result<FrameNumber> editable(FrameNumber table, const TablePosition& position, unsigned slot,

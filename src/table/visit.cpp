@@ -18,13 +18,16 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
         const PageRange part{page, std::min(pages.end, slot_begin + span)};
         page = part.end;
         const auto slot = static_cast<unsigned>(slot_begin / span % kEntriesPerTable);
-        const Entry entry(pool::load_word(window->table(table) + slot));
+        std::uint64_t* const word = window->table(table) + slot;
+        Entry entry(pool::load_word(word));
         if (entry.is_empty()) continue;
         VisitedRange visited{part, entry, position.level, above & entry.protection(), {}};
         if (!valid) visited.damage = check_entry(memory, entry, position, slot);
+        if (!valid && !visited.damage)
+            visited.entry = renumbered(memory, word, entry, position.level, slot);
         if (entry.is_table(position.level) && !visited.damage)
-            visit_in(memory, entry.frame(), position.child(slot), part, visited.protection,
-                     visitor);
+            visit_in(memory, memory.current(entry.frame()), position.child(slot), part,
+                     visited.protection, visitor);
         else if (visitor.range)
             visitor.range(visited);
     }

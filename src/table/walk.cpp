@@ -33,7 +33,7 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
                            metadata.owner == child.owner && metadata.index == child.index;
         if (!right) return FaultKind::wrong_table;
         // Tables are always in the pool.
-        if (memory.window_of(entry.frame()) == nullptr) return FaultKind::no_region;
+        if (memory.host(entry.frame()) == nullptr) return FaultKind::no_region;
         return std::nullopt;
     }
     if (metadata.kind == FrameKind::shared_data) return memory.out_of_reach(entry.frame());
@@ -54,16 +54,34 @@ bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
            metadata->owner == position.owner && metadata->index == position.index;
 }
 
+// A crash leaves the entry with either number, or, if the line was not written back, later with the
+// old one again: each is right, and whoever meets the old one repairs it again. So this needs no
+// log, no fence and no lock: the word changes at once, from one right value to the other. A writer
+// that changes the entry meanwhile has the last word.
+Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entry entry,
+                 unsigned level, unsigned slot) {
+    if (!entry.is_present()) return entry;
+    const FrameNumber now = memory.current(entry.frame());
+    if (now == entry.frame()) return entry;
+    const auto metadata = memory.valid_metadata(now);
+    if (!metadata) return entry;
+    const Entry repaired = entry.with_frame(now, level, slot, metadata->generation);
+    if (pool::exchange_word(word, entry.bits(), repaired.bits()))
+        memory.pool().flush(word, sizeof *word);
+    return repaired;
+}
+
 TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
                               const TablePosition& position) {
     const memory::Window& window = *memory.window_of(frame);
-    const std::uint64_t* const table = window.table(frame);
+    std::uint64_t* const table = window.table(frame);
     TableCondition condition = TableCondition::well;
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
-        const auto kind = check_entry(memory, Entry(pool::load_word(table + slot)), position, slot);
-        if (!kind) continue;
-        if (!is_loss(*kind)) return TableCondition::damaged;
-        condition = TableCondition::has_losses;
+        const Entry entry(pool::load_word(table + slot));
+        const auto kind = check_entry(memory, entry, position, slot);
+        if (kind && !is_loss(*kind)) return TableCondition::damaged;
+        if (kind) condition = TableCondition::has_losses;
+        renumbered(memory, table + slot, entry, position.level, slot);
     }
     // A table with losses is not remembered: who walks through it unchecked would not see them.
     if (condition == TableCondition::well) window.set_validated(frame, true);
@@ -73,7 +91,7 @@ TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber 
 bool check_root(const memory::PhysicalMemory& memory, const Root& root) {
     if (root.entry.is_empty() || !root.entry.is_present()) return false;
     const auto metadata = memory.valid_metadata(root.entry.frame());
-    return metadata && memory.window_of(root.entry.frame()) != nullptr &&
+    return metadata && memory.host(root.entry.frame()) != nullptr &&
            root.entry.tag_fits(root.top() + 1, format::kRootSlot, metadata->generation) &&
            is_table_of(memory, root.entry.frame(), {root.top(), root.owner, 0});
 }
@@ -136,7 +154,7 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
     std::uint64_t bits_anded = ~std::uint64_t{0};
     std::uint64_t bits_ored = 0;
     for (unsigned level = root.top();; --level) {
-        const FrameNumber table = entry.frame();
+        const FrameNumber table = memory.current(entry.frame());
         const TablePosition position{level, root.owner,
                                      page_index(address, root.levels) >> (9 * level)};
         const auto fault = [&](FaultKind kind, std::uint64_t bits) {
@@ -167,6 +185,8 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
                 return found;
             }
         if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
+        if (!is_validated)
+            entry = renumbered(memory, window->table(table) + slot, entry, level, slot);
         bits_anded &= entry.bits();
         bits_ored |= entry.bits();
         if (entry.is_leaf(level))

@@ -72,6 +72,11 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
 bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
                  const TablePosition& position);
 
+// If the well entry names its frame by a number of before its region was moved: the entry with the
+// number of now, which also takes its place in the table. Otherwise the entry.
+Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entry entry,
+                 unsigned level, unsigned slot);
+
 enum class TableCondition : std::uint8_t {
     well,
     has_losses,  // but for pages whose memory is out of reach
@@ -79,6 +84,7 @@ enum class TableCondition : std::uint8_t {
 };
 
 // Checks all entries of a table, which has a window; remembers it as validated if all are well.
+// Entries with numbers of before a move are repaired.
 TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
                               const TablePosition& position);
 

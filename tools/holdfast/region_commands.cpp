@@ -117,6 +117,10 @@ Outcome move(const Context& context, const RegionArguments& arguments) {
     });
 }
 
+Outcome finish_moves(const Context& context, const RegionArguments& arguments) {
+    return change_store(context, arguments, [](Store& store) { return store.finish_moves(); });
+}
+
 void add_index(CLI::App& command, RegionArguments& arguments) {
     add_pool(command, arguments.pool);
     command.add_option("REGION", arguments.index, "its number in `region list`")->required();
@@ -175,6 +179,11 @@ void add_region_commands(CLI::App& app, Context& context) {
                                  "beyond all that ever were (the next of these)");
         },
         move);
+    add_command<RegionArguments>(
+        *region, context, "finish-moves",
+        "Repair at once all entries of before a move, so that the region can move again.",
+        [](CLI::App& command, RegionArguments& arguments) { add_pool(command, arguments.pool); },
+        finish_moves);
 }
 
 }  // namespace holdfast::tool
