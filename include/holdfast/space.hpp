@@ -28,6 +28,7 @@
 
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
+#include "holdfast/handle.hpp"
 #include "holdfast/types.hpp"
 
 namespace holdfast {
@@ -115,6 +116,13 @@ class Space {
 
     // All mappings in ascending order.
     Result<std::vector<Mapping>> maps() const;
+
+    // A handle (handle.hpp) to keep across restarts. Errors: stale (the space was removed).
+    Result<Handle> handle() const;
+    // Of a range, all of which is mapped. Leaves a mark in the pool: a transaction, durable on
+    // return, constant in the size of the range but for the look whether it is mapped. Errors:
+    // as protect; invalid_argument (a name, or the range of another handle, begins or ends within).
+    Result<Handle> handle(Range range);
 
     std::string name() const;
     Levels levels() const;

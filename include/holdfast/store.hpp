@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "holdfast/error.hpp"
+#include "holdfast/handle.hpp"
 #include "holdfast/region.hpp"
 #include "holdfast/space.hpp"
 #include "holdfast/transaction.hpp"
@@ -86,6 +87,13 @@ class Store {
     // Each of these is a transaction of its own; see Transaction for several at once.
     Result<Space> create_space(const std::string& name, const SpaceOptions& options = {});
     Result<Space> open_space(const std::string& name) const;
+    // What a handle was taken of, under whatever name it has now. Errors: stale (it is gone, or of
+    // another store; the message says which), damaged.
+    struct Resolved {
+        Space space;
+        Range range;  // empty for a handle of the whole space
+    };
+    Result<Resolved> resolve(const Handle& handle) const;
     Result<void> rename_space(const std::string& from, const std::string& to);
     Result<void> remove_space(const std::string& name);
     // Names in ascending order; touches no table.

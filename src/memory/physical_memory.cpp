@@ -88,6 +88,13 @@ FrameNumber PhysicalMemory::current_of(FrameNumber frame) const {
     return frame;
 }
 
+std::optional<FrameNumber> PhysicalMemory::at_home(FrameNumber home) const {
+    for (const Region& region : regions())
+        if (home.value() - region.record().home_frame < region.frame_count())
+            return region.base() + (home.value() - region.record().home_frame);
+    return std::nullopt;
+}
+
 const Region* PhysicalMemory::replaced_region(FrameNumber frame) const {
     const std::size_t count = former_count_.load(std::memory_order_acquire);
     for (std::size_t i = 0; i < count; ++i)

@@ -132,6 +132,8 @@ class PhysicalMemory {
     FrameNumber current(FrameNumber frame) const {
         return former_count_.load(std::memory_order_acquire) == 0 ? frame : current_of(frame);
     }
+    // The frame whose metadata is checked with this number, see MetadataWords::home.
+    std::optional<FrameNumber> at_home(FrameNumber home) const;
     // Whether the number was a frame's of a region whose content is gone: which region's.
     const Region* replaced_region(FrameNumber frame) const;
     // Nothing if the record fails its check, or no region holds the frame.

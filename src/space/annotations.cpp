@@ -76,7 +76,8 @@ Result<void> Annotations::add(Annotation annotation) {
         if (!before) return std::unexpected(before.error());
         if (!before->empty()) {
             Annotation& left = before->front();
-            if (left.name == annotation.name &&
+            // What a handle was taken of does not grow: what is new is not what it was taken of.
+            if (left.mark == 0 && left.name == annotation.name &&
                 left.name_offset + (left.page_count << kPageShift) == annotation.name_offset) {
                 left.page_count += annotation.page_count;
                 annotation = left;
@@ -85,6 +86,33 @@ Result<void> Annotations::add(Annotation annotation) {
     }
     changes_[annotation.first_page] = std::move(annotation);
     return {};
+}
+
+Result<std::uint64_t> Annotations::mark(table::PageRange range, std::uint64_t next_mark) {
+    auto found = in(range);
+    if (!found) return std::unexpected(found.error());
+    if (found->empty()) {
+        changes_[range.begin] =
+            Annotation{.first_page = range.begin, .page_count = range.count(), .mark = next_mark};
+        return next_mark;
+    }
+    Annotation& whole = found->front();
+    if (found->size() != 1 || whole.first_page > range.begin || whole.end_page() < range.end)
+        return fail(ErrorCode::invalid_argument,
+                    "a name, or the range of another handle, begins or ends within the range: take "
+                    "a handle of each part");
+    if (whole.mark == 0) {
+        whole.mark = next_mark;
+        changes_[whole.first_page] = whole;
+    }
+    return whole.mark;
+}
+
+Result<bool> Annotations::has_mark(table::PageRange range, std::uint64_t mark) const {
+    auto found = in(range);
+    if (!found) return std::unexpected(found.error());
+    return found->size() == 1 && found->front().mark == mark &&
+           found->front().first_page <= range.begin && found->front().end_page() >= range.end;
 }
 
 pool::Offset Annotations::apply(pool::TransactionScope& scope) const {

@@ -29,6 +29,11 @@ class Annotations {
     Result<void> cut(table::PageRange range);
     // Adds one over a range that has none; continues the one before it where the name does.
     Result<void> add(Annotation annotation);
+    // Gives the range a mark, or finds the one it has. invalid_argument if a name begins or ends
+    // within it.
+    Result<std::uint64_t> mark(table::PageRange range, std::uint64_t next_mark);
+    // Whether all of the range has this mark.
+    Result<bool> has_mark(table::PageRange range, std::uint64_t mark) const;
 
     bool changed() const { return !changes_.empty(); }
     // Inside the commit's transaction; returns the map's offset, which is new for the first name.

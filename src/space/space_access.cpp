@@ -168,6 +168,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         // A run must not hide the edge of a name: visit between the edges.
         std::vector<std::uint64_t> edges = {0};
         for (const Annotation& name : names) {
+            if (name.name.empty()) continue;  // there for a handle
             edges.push_back(name.first_page);
             edges.push_back(name.end_page());
         }

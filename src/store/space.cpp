@@ -110,6 +110,18 @@ std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) con
     return std::span(state_->store->memory.host(found->physical.frame()), kPageSize);
 }
 
+Result<Handle> Space::handle() const { return state_->store->handle_of(*state_, 0, {}); }
+
+Result<Handle> Space::handle(Range range) {
+    TransactionState transaction(state_->store);
+    const auto mark = transaction.mark(state_, range);
+    if (!mark) return std::unexpected(mark.error());
+    auto handle = state_->store->handle_of(*state_, *mark, range);
+    if (!handle) return handle;
+    if (auto done = transaction.commit(); !done) return std::unexpected(done.error());
+    return handle;
+}
+
 Result<std::vector<Mapping>> Space::maps() const {
     return space::maps(state_->store->memory, *state_);
 }

@@ -48,6 +48,12 @@ Result<Space> Store::open_space(const std::string& name) const {
     return handle_of<Space>(state_->find_space(name));
 }
 
+Result<Store::Resolved> Store::resolve(const Handle& handle) const {
+    auto space = state_->resolve(handle);
+    if (!space) return std::unexpected(space.error());
+    return Resolved{Space(std::move(*space)), handle.range()};
+}
+
 Result<void> Store::rename_space(const std::string& from, const std::string& to) {
     Transaction transaction = begin();
     if (auto done = transaction.rename_space(from, to); !done) return done;

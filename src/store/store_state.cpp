@@ -250,6 +250,59 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
     return shared_space(FrameNumber(frame), *record);
 }
 
+Result<Handle> StoreState::handle_of(const SpaceState& space, std::uint64_t mark,
+                                     Range range) const {
+    const format::SpaceRecord* const record = space_record(space.record);
+    const auto metadata = memory.valid_metadata(space.record);
+    if (space.root().entry.is_empty() || record == nullptr || !metadata)
+        return fail(ErrorCode::stale, fmt::format("space \"{}\" was removed", space.name()));
+    Uuid store{};
+    std::memcpy(store.data(), memory.superblock().uuid, store.size());
+    return Handle(store,
+                  {.record = memory.metadata(space.record).home.value(),
+                   .owner = space.owner,
+                   .generation = metadata->generation,
+                   .created = record->created_epoch,
+                   .range = mark},
+                  range);
+}
+
+Result<std::shared_ptr<SpaceState>> StoreState::resolve(const Handle& handle) {
+    const auto stale = [&](const std::string& what) {
+        return fail(ErrorCode::stale, fmt::format("{}: {}", pool->path(), what));
+    };
+    if (std::memcmp(handle.store().data(), memory.superblock().uuid, handle.store().size()) != 0)
+        return stale("the handle is of another store");
+    const auto frame = memory.at_home(FrameNumber(handle.mark().record));
+    const auto metadata = frame ? memory.valid_metadata(*frame) : std::nullopt;
+    const format::SpaceRecord* const record = metadata ? space_record(*frame) : nullptr;
+    if (record == nullptr || metadata->generation != handle.mark().generation ||
+        record->owner != handle.mark().owner || record->created_epoch != handle.mark().created)
+        return stale("the space that the handle was taken of was removed");
+    // A removed space has its record until that is released, but no name.
+    auto space = find_space(std::string(record->name_view()));
+    if (!space && space.error().code == ErrorCode::not_found)
+        return stale("the space that the handle was taken of was removed");
+    if (!space) return space;
+    if ((*space)->record != *frame)
+        return stale(
+            "the space that the handle was taken of was removed, and another has its name");
+    if (handle.mark().range == 0) return space;
+    const Range range = handle.range();
+    const std::uint64_t first_page = table::page_index(range.start, (*space)->levels);
+    const std::shared_lock lock((*space)->names);
+    const auto marked =
+        space::Annotations(*pool, (*space)->annotations)
+            .has_mark({first_page, first_page + range.pages()}, handle.mark().range);
+    if (!marked) return std::unexpected(marked.error());
+    if (!*marked)
+        return stale(
+            fmt::format("of {:#x}..{:#x} in space \"{}\", which the handle was taken of, "
+                        "something was unmapped since",
+                        range.start.bits(), range.end().bits(), (*space)->name()));
+    return space;
+}
+
 std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
                                                      const format::SpaceRecord& record) {
     const std::scoped_lock lock(spaces_mutex_);

@@ -54,6 +54,13 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     const format::SpaceRecord* space_record(FrameNumber frame) const;
 
     std::uint64_t boot_epoch() const;
+    // A mark that no range of this store has had: the boot epoch, which changes have begun, in its
+    // upper half. (More than 2^32 in one epoch would be others' of the next.)
+    std::uint64_t next_mark() {
+        return (boot_epoch() << 32) + marks_.fetch_add(1, std::memory_order_relaxed);
+    }
+    Result<Handle> handle_of(const SpaceState& space, std::uint64_t mark, Range range) const;
+    Result<std::shared_ptr<SpaceState>> resolve(const Handle& handle);
     pool::OrderedMap directory() const { return {*pool, memory.superblock().directory_offset}; }
 
     std::unique_ptr<pool::Pool> pool;
@@ -96,6 +103,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     std::mutex commit_mutex_;
     std::atomic<std::thread::id> commit_holder_;
     std::atomic<bool> changes_begun_ = false;
+    std::atomic<std::uint64_t> marks_ = 0;
     std::mutex spaces_mutex_;
     std::unordered_map<std::uint64_t, std::weak_ptr<SpaceState>> spaces_;
 

@@ -353,6 +353,20 @@ Result<TableEditor::Place> TransactionState::unmapped_place(TableEditor& editor,
                             joined.space->name()));
 }
 
+Result<TableEditor::Place> TransactionState::mapped_place(TableEditor& editor, const Joined& joined,
+                                                          PageRange pages) const {
+    auto place = editor.place_of(pages);
+    if (!place) return place;
+    auto hole = editor.first_hole(*place);
+    if (!hole) return std::unexpected(hole.error());
+    if (!*hole) return place;
+    return fail(ErrorCode::not_mapped,
+                fmt::format("nothing is mapped at {:#x} in space \"{}\"; the range must be mapped "
+                            "as a whole",
+                            table::address_of_page(**hole, joined.space->levels).bits(),
+                            joined.space->name()));
+}
+
 Result<void> TransactionState::annotate(Joined& joined, PageRange pages,
                                         const MapOptions& options) {
     if (options.name.empty()) return {};
@@ -434,18 +448,23 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
     PageRange pages;
     if (auto fine = check(**joined, "protect", range, protection, pages); !fine) return fine;
     TableEditor editor(session_, (*joined)->root);
-    auto place = editor.place_of(pages);
+    const auto place = mapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
-    auto hole = editor.first_hole(*place);
-    if (!hole) return std::unexpected(hole.error());
-    if (*hole)
-        return fail(
-            ErrorCode::not_mapped,
-            fmt::format("nothing is mapped at {:#x} in space \"{}\"; a range is protected "
-                        "whole or not at all",
-                        table::address_of_page(**hole, space->levels).bits(), space->name()));
     (*joined)->changes_translations = true;
     return spoiled_by(editor.protect(*place, protection));
+}
+
+Result<std::uint64_t> TransactionState::mark(const std::shared_ptr<SpaceState>& space,
+                                             Range range) {
+    auto joined = join(space);
+    if (!joined) return std::unexpected(joined.error());
+    PageRange pages;
+    if (auto fine = check(**joined, "take a handle of", range, {}, pages); !fine)
+        return std::unexpected(fine.error());
+    TableEditor editor(session_, (*joined)->root);
+    if (auto whole = mapped_place(editor, **joined, pages); !whole)
+        return std::unexpected(whole.error());
+    return (*joined)->annotations.mark(pages, store_->next_mark());
 }
 
 Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space,

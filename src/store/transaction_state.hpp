@@ -38,6 +38,8 @@ class TransactionState {
     Result<void> unmap(const std::shared_ptr<SpaceState>& space, Range range);
     Result<void> protect(const std::shared_ptr<SpaceState>& space, Range range,
                          Protection protection);
+    // The mark that handles of the range carry.
+    Result<std::uint64_t> mark(const std::shared_ptr<SpaceState>& space, Range range);
     Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     Result<void> fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                       std::span<const std::byte> source);
@@ -71,6 +73,9 @@ class TransactionState {
     Result<table::TableEditor::Place> unmapped_place(table::TableEditor& editor,
                                                      const Joined& joined,
                                                      table::PageRange pages) const;
+    // The place of pages that are all mapped.
+    Result<table::TableEditor::Place> mapped_place(table::TableEditor& editor, const Joined& joined,
+                                                   table::PageRange pages) const;
     // The region as a space record has it. not_found if there is no such region.
     Result<std::uint8_t> region_on_medium(std::optional<unsigned> region) const;
     Result<memory::Placement> placement(const Joined& joined,

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <functional>
 
 #include "support/page_touches.hpp"
@@ -98,11 +99,17 @@ TEST(Open, TouchesTheSamePagesWhateverIsMapped) {
     const Touches spaces = count_after([](Store& store, Space&) {
         for (int i = 0; i < 500; ++i) value_of(store.create_space(fmt::format("s{}", i)));
     });
+    // Another physical base: every entry of every table has to change, and none does by opening.
+    const Touches moved = count_after([](Store& store, Space& space) {
+        map_pages(space, 1'000'000);
+        must(store.move_region(0));
+    });
     for (const auto& [name, touches] : {std::pair("1 page", one),
                                         {"1,000 pages", thousand},
                                         {"1,000,000 pages", million},
                                         {"long limbo", limbo},
-                                        {"500 spaces", spaces}})
+                                        {"500 spaces", spaces},
+                                        {"moved", moved}})
         fmt::print("{:>16}: open touches {} pages, with the first read {}\n", name, touches.open,
                    touches.first_read);
     ASSERT_EQ(one.watched_bytes, 128_MiB) << "the pool's mapping was not watched";
@@ -111,12 +118,36 @@ TEST(Open, TouchesTheSamePagesWhateverIsMapped) {
     EXPECT_EQ(one.open, million.open);
     EXPECT_EQ(one.open, limbo.open);
     EXPECT_EQ(one.open, spaces.open);
+    EXPECT_EQ(one.open, moved.open);
     // The first read walks one path (the directory, a space record, four tables) and checks the
     // entries on it, which looks at the metadata of their targets. A constant, whatever is mapped
     // beside the path.
-    for (const Touches& touches : {thousand, million, limbo, spaces}) {
+    for (const Touches& touches : {thousand, million, limbo, spaces, moved}) {
         EXPECT_LE(touches.first_read - touches.open, one.first_read - one.open + 4 * 3);
     }
+}
+
+// Regions that are there, missing or moved: looking at each costs the same, whatever it holds.
+TEST(Open, TouchesTheSamePagesWhateverIsInItsRegions) {
+    const TemporaryPool file;
+    const auto with_region = [&](std::uint64_t pages, bool missing) {
+        std::filesystem::remove(file.path());
+        const auto fill = [&](Store& store, Space& space) {
+            const unsigned region = value_of(
+                store.add_external_region(file.path(), {.size_bytes = 64_MiB, .sparse = true}));
+            must(space.map({VirtAddr(0x30'0000'0000), pages * kPageSize}, protection::rw,
+                           {.region = region}));
+            if (missing) std::filesystem::remove(file.path());
+        };
+        return count_after(fill);
+    };
+    const std::uint64_t few = with_region(1, false).open, many = with_region(10'000, false).open;
+    const std::uint64_t few_lost = with_region(1, true).open,
+                        many_lost = with_region(10'000, true).open;
+    fmt::print("open touches {} and {} pages; with the region missing, {} and {}\n", few, many,
+               few_lost, many_lost);
+    EXPECT_EQ(few, many);
+    EXPECT_EQ(few_lost, many_lost);
 }
 
 }  // namespace

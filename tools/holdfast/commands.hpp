@@ -12,6 +12,7 @@ void add_space_commands(CLI::App& app, Context& context);    // space create, pr
 void add_mapping_commands(CLI::App& app, Context& context);  // map, unmap, protect, maps, translate
 void add_region_commands(CLI::App& app, Context& context);   // region add, list, detach, …
 void add_data_commands(CLI::App& app, Context& context);     // read, write
+void add_handle_commands(CLI::App& app, Context& context);   // handle, resolve
 void add_import_command(CLI::App& app, Context& context);
 void add_verify_command(CLI::App& app, Context& context);
 void add_crash_commands(CLI::App& app, Context& context);           // crash run, replay, trace, …

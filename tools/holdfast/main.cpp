@@ -25,6 +25,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     add_space_commands(app, context);
     add_mapping_commands(app, context);
     add_data_commands(app, context);
+    add_handle_commands(app, context);
     add_import_command(app, context);
     add_verify_command(app, context);
     add_crash_commands(app, context);
