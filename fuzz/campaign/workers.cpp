@@ -16,6 +16,7 @@
 #include "campaign/result_json.hpp"
 #include "judge/child_process.hpp"
 #include "judge/crash_image.hpp"
+#include "judge/libpmemobj_memory.hpp"
 
 namespace holdfast::crash {
 namespace {
@@ -69,6 +70,7 @@ class Worker {
 
     // `resumed`: the window in which the worker before this one ended.
     Result<void> work(std::uint64_t resumed) {
+        if (!subject_.is_other_program()) give_libpmemobj_memory_of_its_own();
         auto image = CrashImage::create(run_.initial_image);
         if (!image) return std::unexpected(image.error());
         auto judge = StateJudge::create(subject_, *image);
