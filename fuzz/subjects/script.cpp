@@ -154,6 +154,10 @@ Result<Script> Script::parse(const std::string& name, const std::string& text) {
         if (!verb) continue;
         if (*verb == "pool") {
             script.pool_bytes = words.number("size");
+        } else if (*verb == "lanes") {
+            script.lanes = words.number("number of lanes");
+        } else if (*verb == "frames") {
+            script.frames_bytes = words.number("size");
         } else if (*verb == "operations") {
             if (divided) return wrong("there is an `operations` above already");
             divided = true;
@@ -168,13 +172,25 @@ Result<Script> Script::parse(const std::string& name, const std::string& text) {
             if (!transaction || transaction->calls.empty()) return wrong("nothing to commit");
             steps.push_back(std::move(*transaction));
             transaction.reset();
-        } else if (const auto call = call_of(*verb, words)) {
-            if (transaction)
-                transaction->calls.push_back(*call);
-            else
-                steps.push_back({{*call}});
+        } else if (*verb == "full" && transaction) {
+            if (transaction->calls.size() < 2) return wrong("no transaction of two calls or more");
+            transaction->finds_full = true;
+            steps.push_back(std::move(*transaction));
+            transaction.reset();
         } else {
-            return wrong(fmt::format("there is no call \"{}\"", *verb));
+            const bool finds_full = *verb == "full", repeats = *verb == "repeat";
+            const std::uint64_t times = repeats ? words.number("number of calls") : 1;
+            const std::uint64_t stride = repeats ? words.number("stride") : 0;
+            const std::string call_verb = finds_full || repeats ? words.word("call") : *verb;
+            auto call = call_of(call_verb, words);
+            if (!call) return wrong(fmt::format("there is no call \"{}\"", call_verb));
+            for (std::uint64_t i = 0; i < times && words.complaint().empty(); ++i) {
+                if (transaction)
+                    transaction->calls.push_back(*call);
+                else
+                    steps.push_back({{*call}, finds_full});
+                call->range.start = call->range.start + stride;
+            }
         }
         if (!words.complaint().empty()) return wrong(words.complaint());
     }
@@ -233,13 +249,16 @@ std::string text_of(const Call& call) {
 
 std::string Script::to_text() const {
     std::string text = fmt::format("pool {}\n", pool_bytes);
+    if (lanes != kLanes) text += fmt::format("lanes {}\n", lanes);
+    if (frames_bytes != 0) text += fmt::format("frames {}\n", frames_bytes);
     const auto add = [&](const std::vector<Step>& steps) {
         for (const Step& step : steps) {
             const bool transaction = step.calls.size() > 1;
             if (step.calls.empty()) text += "reopen\n";
             if (transaction) text += "begin\n";
+            if (!transaction && step.finds_full) text += "full ";
             for (const Call& call : step.calls) text += text_of(call) + "\n";
-            if (transaction) text += "commit\n";
+            if (transaction) text += step.finds_full ? "full\n" : "commit\n";
         }
     };
     add(set_up);

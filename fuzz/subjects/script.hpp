@@ -1,6 +1,8 @@
 // Workloads as text: a call of the API a line.
 //
 //     pool 16MiB                          the pool's size; 16 MiB without this line
+//     frames 2MiB                         how much of it becomes frames at first; all without it
+//     lanes 1024                          of libpmemobj; 64 without this line, 0 as it makes them
 //     create SPACE [3|4|5]
 //     rename SPACE TO
 //     remove SPACE
@@ -13,6 +15,9 @@
 //     grow BYTES
 //     release TABLES                      of limbo
 //     begin / commit                      what is between them is one transaction
+//     full CALL                           the call, or the transaction (`full` in the place of
+//     begin / full                        `commit`), must find the store full and change nothing
+//     repeat N STRIDE CALL                the call N times, its address raised by STRIDE each time
 //     reopen                              closes the store and opens it again
 //     operations                          what is above is set-up; what is below is crashed
 //
@@ -29,12 +34,17 @@
 namespace holdfast::crash {
 
 struct Step {
-    oracle::Calls calls;  // one, or those of a transaction; none if the store is reopened
+    oracle::Calls calls;      // one, or those of a transaction; none if the store is reopened
+    bool finds_full = false;  // refused with no_space, and nothing is changed
 };
 
 struct Script {
     std::string name;
     std::uint64_t pool_bytes = std::uint64_t{16} << 20;
+    std::uint64_t frames_bytes = 0;
+    std::uint64_t lanes =
+        kLanes;  // of a pool that is set up; one that is crashed in the making has all
+    static constexpr std::uint64_t kLanes = 64;
     bool crashes_creation = false;
     std::vector<Step> set_up, operations;
 

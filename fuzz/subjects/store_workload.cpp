@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "oracle/compare.hpp"
+#include "subjects/fewer_lanes.hpp"
 
 namespace holdfast::crash {
 namespace {
@@ -14,6 +15,18 @@ using Verb = Call::Verb;
 
 constexpr OpenOptions kOpen{.emulation = PmemEmulation::on};
 
+Result<void> run_calls(Store& store, const Step& step) {
+    const auto done = oracle::run(store, step.calls);
+    const std::string first = step.calls.front().to_string();
+    if (step.finds_full && (done || done.error().code != ErrorCode::no_space))
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} should find the store full, but {}", first,
+                                done ? "there is room" : "says " + done.error().message));
+    if (!step.finds_full && !done)
+        return fail(done.error().code, fmt::format("{}: {}", first, done.error().message));
+    return {};
+}
+
 Result<void> run_steps(std::optional<Store>& store, const std::string& path,
                        const std::vector<Step>& steps, Operations* operations) {
     for (const Step& step : steps) {
@@ -23,9 +36,8 @@ Result<void> run_steps(std::optional<Store>& store, const std::string& path,
             auto opened = Store::open(path, kOpen);
             if (!opened) return std::unexpected(opened.error());
             store = std::move(*opened);
-        } else if (auto done = oracle::run(*store, step.calls); !done) {
-            return fail(done.error().code, fmt::format("{}: {}", step.calls.front().to_string(),
-                                                       done.error().message));
+        } else if (auto done = run_calls(*store, step); !done) {
+            return done;
         }
         if (operations != nullptr) operations->acknowledge();
     }
@@ -35,7 +47,7 @@ Result<void> run_steps(std::optional<Store>& store, const std::string& path,
 void run_steps(oracle::Model& model, const std::vector<Step>& steps,
                std::vector<oracle::Model>* after_each) {
     for (const Step& step : steps) {
-        if (!step.calls.empty()) oracle::run(model, step.calls);
+        if (!step.calls.empty() && !step.finds_full) oracle::run(model, step.calls);
         if (after_each != nullptr) after_each->push_back(model);
     }
 }
@@ -108,21 +120,28 @@ StoreWorkload::StoreWorkload(Script script) : script_(std::move(script)) {
     run_steps(model, script_.operations, &models_);
 }
 
+Result<Store> StoreWorkload::create(const std::string& path) const {
+    return Store::create(path, {.size_bytes = script_.pool_bytes,
+                                .emulation = PmemEmulation::on,
+                                .frames_bytes = script_.frames_bytes});
+}
+
 Result<void> StoreWorkload::set_up(const std::string& path) {
     if (script_.crashes_creation) return {};
-    auto created =
-        Store::create(path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
-    if (!created) return std::unexpected(created.error());
-    std::optional<Store> store = std::move(*created);
-    return run_steps(store, path, script_.set_up, nullptr);
+    {
+        auto created = create(path);
+        if (!created) return std::unexpected(created.error());
+        std::optional<Store> store = std::move(*created);
+        if (auto done = run_steps(store, path, script_.set_up, nullptr); !done) return done;
+    }
+    return script_.lanes == 0 ? Result<void>{} : reduce_lanes(path, script_.lanes);
 }
 
 Result<void> StoreWorkload::run(const std::string& path, Operations& operations) {
     std::optional<Store> store;
     if (script_.crashes_creation) {
         operations.begin();
-        auto created =
-            Store::create(path, {.size_bytes = script_.pool_bytes, .emulation = PmemEmulation::on});
+        auto created = create(path);
         if (!created) return std::unexpected(created.error());
         store = std::move(*created);
         operations.acknowledge();
@@ -134,6 +153,24 @@ Result<void> StoreWorkload::run(const std::string& path, Operations& operations)
     return run_steps(store, path, script_.operations, &operations);
 }
 
+std::vector<oracle::Model> StoreWorkload::allowed_at(const Moment& moment) const {
+    const oracle::Model& before = models_.at(moment.acknowledged);
+    const bool creating = script_.crashes_creation && moment.acknowledged == 0;
+    if (!moment.in_flight || creating) return {before};
+    const std::uint64_t step = moment.acknowledged - (script_.crashes_creation ? 1 : 0);
+    if (script_.operations[step].calls.empty() || script_.operations[step].finds_full)
+        return {before};
+    return oracle::states_during(before, script_.operations[step].calls);
+}
+
+std::optional<bool> StoreWorkload::is_after(const Store& store, const Moment& moment) const {
+    const std::vector<oracle::Model> allowed = allowed_at(moment);
+    std::string wrong;
+    const oracle::Model* const found = find_equal(store, allowed, &wrong);
+    if (found == nullptr) return std::nullopt;
+    return found == &allowed.back();
+}
+
 std::string StoreWorkload::check(const std::string& path, const Moment& moment) {
     auto store = Store::open(path, kOpen);
     const bool creating = script_.crashes_creation && moment.acknowledged == 0;
@@ -142,12 +179,7 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
         if (creating && store.error().code != ErrorCode::io) return {};
         return "cannot be opened: " + store.error().message;
     }
-    std::vector<oracle::Model> allowed = {models_.at(moment.acknowledged)};
-    if (moment.in_flight) {
-        const std::uint64_t step = moment.acknowledged - (script_.crashes_creation ? 1 : 0);
-        if (!creating && !script_.operations[step].calls.empty())
-            allowed = oracle::states_during(allowed.front(), script_.operations[step].calls);
-    }
+    const std::vector<oracle::Model> allowed = allowed_at(moment);
     std::string wrong;
     const oracle::Model* const found = find_equal(*store, allowed, &wrong);
     if (found == nullptr) return wrong;

@@ -6,6 +6,7 @@
 // behind, and it still agrees.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,13 @@ class StoreWorkload final : public Subject {
     Result<void> recover(const std::string& path) override;
 
     const Script& script() const { return script_; }
+    // Whether the store, opened after a crash at that moment, is as after the call in flight;
+    // nothing if it is neither that nor as before it.
+    std::optional<bool> is_after(const Store& store, const Moment& moment) const;
 
   private:
+    Result<Store> create(const std::string& path) const;
+    std::vector<oracle::Model> allowed_at(const Moment& moment) const;
     Script script_;
     std::vector<oracle::Model> models_;  // after 0, 1, … operations
 };

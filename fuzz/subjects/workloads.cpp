@@ -169,6 +169,53 @@ const std::vector<NamedWorkload>& workloads() {
             release 1
             release 1000
         )"},
+        {"full_map", "a range for which there are not enough frames: taken and given back", R"(
+            pool 10MiB
+            create a
+            map a 0x40000000 1100 rw
+            operations
+            full map a 0x80000000 600 rw
+            map a 0x80000000 20 rw
+        )"},
+        {"full_transaction", "a transaction that finds the store full at its last call", R"(
+            pool 10MiB
+            create a
+            map a 0x40000000 1100 rw
+            operations
+            begin
+            map a 0x80000000 30 rw
+            create b
+            unmap a 0x40000000 3
+            protect a 0x40010000 20 r
+            map b 0x40000000 600 rw
+            full
+            map a 0x80000000 2 rw
+        )"},
+        {"full_limbo", "frames that only limbo has: it is released in the middle of the call", R"(
+            pool 10MiB
+            create a
+            map a 0x40000000 1100 rw
+            unmap a 0x40000000 900
+            operations
+            map a 0x80000000 700 rw
+        )"},
+        {"grow", "a region more, by itself", R"(
+            pool 12MiB
+            frames 1MiB
+            create a
+            map a 0x40000000 3 rw
+            operations
+            grow 0x100000
+            map a 0x40010000 2 rw
+        )"},
+        {"grow_on_demand", "frames run out in the middle of a range: a region is added", R"(
+            pool 12MiB
+            frames 1MiB
+            create a
+            map a 0x40000000 100 rw
+            operations
+            map a 0x80000000 300 rw
+        )"},
         {"reopen", "changes, a restart, and changes", R"(
             create a
             operations
@@ -196,6 +243,17 @@ const std::vector<NamedWorkload>& workloads() {
             create c
             commit
         )"},
+        {"chained_transaction", "so many snapshots that the undo log is chained more than once", R"(
+            pool 40MiB
+            create a
+            map a 0x40000000 4400 rw
+            operations
+            begin
+            repeat 2150 0x2000 unmap a 0x40000000 1
+            create b
+            commit
+        )",
+         1050},
     };
     return all;
 }

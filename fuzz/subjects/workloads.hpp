@@ -12,6 +12,8 @@ struct NamedWorkload {
     const char* name;
     const char* about;
     const char* text;
+    // A run of so many crash windows that those who go through all workloads look at every n-th.
+    unsigned every_window = 1;
 };
 
 // One for each call of the API, small enough to be explored to the end; and larger ones.

@@ -29,12 +29,12 @@ Function real(const char* name) {
 
 int add(const void* address, std::size_t size, std::uint64_t flags) {
     static const auto libpmemobj = real<AddRange>("pmemobj_tx_xadd_range_direct");
+    const bool is_it = taken++ == planted.number;
     if (planted.kind == Kind::none) return libpmemobj(address, size, flags);
     if (late.address != nullptr) {
         libpmemobj(late.address, late.size, late.flags);
         late = {};
     }
-    const bool is_it = taken++ == planted.number;
     if (!is_it) return libpmemobj(address, size, flags);
     switch (planted.kind) {
         case Kind::drop:
@@ -57,6 +57,8 @@ void plant(const SnapshotBug& bug) {
     taken = 0;
     late = {};
 }
+
+std::uint32_t snapshots_taken() { return taken; }
 
 }  // namespace holdfast::crash
 

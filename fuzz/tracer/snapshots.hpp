@@ -16,4 +16,7 @@ struct SnapshotBug {
 // From now on; the count begins anew.
 void plant(const SnapshotBug& bug);
 
+// How many were taken since then, or since the process began.
+std::uint32_t snapshots_taken();
+
 }  // namespace holdfast::crash

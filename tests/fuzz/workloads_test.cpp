@@ -6,9 +6,12 @@
 #include <thread>
 
 #include "holdfast/crash.hpp"
+#include "judge/child_process.hpp"
+#include "subjects/import_workload.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
 #include "support/temporary_pool.hpp"
+#include "tracer/snapshots.hpp"
 
 namespace holdfast::crash {
 
@@ -32,8 +35,10 @@ void expect_right(const Outcome& outcome) {
 class Workload : public testing::TestWithParam<NamedWorkload> {};
 
 TEST_P(Workload, LeavesTheStateBeforeOrAfter) {
-    const Options options{
-        .states_per_window = 150, .jobs = std::thread::hardware_concurrency(), .depth = 1};
+    const Options options{.states_per_window = 150,
+                          .jobs = std::thread::hardware_concurrency(),
+                          .shards = GetParam().every_window,
+                          .depth = 1};
     const Outcome outcome = run_workload(GetParam().name, options);
     expect_right(outcome);
     EXPECT_TRUE(outcome.complete);
@@ -52,6 +57,39 @@ INSTANTIATE_TEST_SUITE_P(Of, Workload, testing::ValuesIn(workloads()),
                          [](const testing::TestParamInfo<NamedWorkload>& test_case) {
                              return std::string(test_case.param.name);
                          });
+
+// Calls the real functions, to be counted.
+class Unmarked final : public Operations {
+  public:
+    void begin() override {}
+    void acknowledge() override {}
+};
+
+TEST(ChainedTransaction, TakesMoreSnapshotsThanAnExtensionOfTheLogHolds) {
+    const test::TemporaryPool pool;
+    StoreWorkload workload(value_of(find_workload("chained_transaction")));
+    const std::string taken =
+        value_of(run_in_child_with_answer("the transaction", 60, [&]() -> Result<std::string> {
+            if (auto made = workload.set_up(pool.path()); !made)
+                return std::unexpected(made.error());
+            const std::uint32_t before = snapshots_taken();
+            Unmarked unmarked;
+            if (auto ran = workload.run(pool.path(), unmarked); !ran)
+                return std::unexpected(ran.error());
+            return std::to_string(snapshots_taken() - before);
+        }));
+    EXPECT_GT(std::stoul(taken), 2052U);
+}
+
+TEST(ImportProcess, LeavesAllOfTheProcessOrNothing) {
+    ImportWorkload workload;
+    const Outcome outcome = value_of(
+        run(workload,
+            {.states_per_window = 60, .jobs = std::thread::hardware_concurrency(), .depth = 1}));
+    expect_right(outcome);
+    EXPECT_TRUE(outcome.complete);
+    EXPECT_GT(outcome.states, 300U);
+}
 
 TEST(Recovery, IsCrashedTooAndRecovers) {
     for (const char* name : {"map_one", "unmap_shared", "create_space_again"}) {

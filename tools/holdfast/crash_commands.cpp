@@ -16,6 +16,7 @@
 #include "crash_subject.hpp"
 #include "output.hpp"
 #include "subjects/command_subject.hpp"
+#include "subjects/import_workload.hpp"
 #include "subjects/shrink.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
@@ -211,12 +212,15 @@ struct WorkloadsArguments {};
 
 Outcome list_workloads(const Context& context, const WorkloadsArguments&) {
     Json list = Json::array();
-    for (const crash::NamedWorkload& workload : crash::workloads()) {
+    const auto add = [&](const char* name, const char* about) {
         if (context.json)
-            list.push_back({{"name", workload.name}, {"about", workload.about}});
+            list.push_back({{"name", name}, {"about", about}});
         else
-            print("{:<20} {}\n", workload.name, workload.about);
-    }
+            print("{:<20} {}\n", name, about);
+    };
+    for (const crash::NamedWorkload& workload : crash::workloads())
+        add(workload.name, workload.about);
+    add(crash::ImportWorkload::kName, crash::ImportWorkload::kAbout);
     if (context.json)
         print_json(list);
     else

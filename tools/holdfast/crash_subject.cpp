@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "subjects/command_subject.hpp"
+#include "subjects/import_workload.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
 
@@ -95,6 +96,8 @@ Result<std::unique_ptr<crash::Subject>> make_subject(const SubjectArguments& arg
         if (!subject) return std::unexpected(subject.error());
         return std::make_unique<crash::CommandSubject>(std::move(*subject));
     }
+    if (arguments.workload == crash::ImportWorkload::kName)
+        return std::make_unique<crash::ImportWorkload>();
     auto script = load_workload(arguments.workload);
     if (!script) return std::unexpected(script.error());
     return std::make_unique<crash::StoreWorkload>(std::move(*script));
