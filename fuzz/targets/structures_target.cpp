@@ -8,14 +8,13 @@
 #include <optional>
 #include <set>
 
+#include "faults/structures.hpp"
 #include "format/build_record.hpp"
 #include "format/limbo.hpp"
 #include "format/space_record.hpp"
 #include "format/superblock.hpp"
 #include "memory/build_log.hpp"
-#include "space/space_state.hpp"
 #include "store/store_state.hpp"
-#include "table/visit.hpp"
 #include "table/walk.hpp"
 #include "targets/byte_source.hpp"
 #include "targets/pool_image.hpp"
@@ -25,36 +24,9 @@ namespace holdfast::crash {
 namespace {
 
 using namespace format;
-using table::TablePosition;
 
 constexpr std::uint64_t kPoolBytes = std::uint64_t{10} << 20;
-
-enum Structure : std::uint8_t {
-    kFixedPart,
-    kSuperblockWords,
-    kRegionRecords,
-    kMetadata,
-    kTables,
-    kSpaceRecords,
-    kLimboPages,
-    kBuildRecords,
-    kStructures
-};
-constexpr std::array<std::uint64_t, kStructures> kSizes = {
-    offsetof(Superblock, boot_epoch),
-    offsetof(Superblock, reserved3) - offsetof(Superblock, boot_epoch),
-    sizeof(RegionRecord),
-    kFrameMetadataBytes,
-    kPageSize,
-    sizeof(SpaceRecord),
-    sizeof(LimboPage),
-    sizeof(BuildRecord)};
-
-struct Place {
-    std::uint64_t offset = 0;  // in the pool
-    FrameNumber frame;         // that it is, or whose metadata
-    TablePosition position;    // of a table
-};
+constexpr std::size_t kDataFrames = 100;
 
 // What the undamaged store gives for a page.
 struct Page {
@@ -87,9 +59,10 @@ class Fixture {
     }
 
     CrashImage& image() { return image_; }
-    const std::vector<Place>& places(Structure structure) const { return places_[structure]; }
+    const std::vector<Structure>& places(StructureKind kind) const {
+        return places_[static_cast<std::size_t>(kind)];
+    }
     const std::map<std::string, Pages>& spaces() const { return spaces_; }
-    std::uint64_t root() const { return places_[kFixedPart].front().offset; }
 
   private:
     static void fill(Store& store) {
@@ -132,68 +105,16 @@ class Fixture {
     }
 
     void survey(const Store& store) {
-        detail::StoreState& state = store.state();
-        const memory::PhysicalMemory& memory = state.memory;
-        const std::uint64_t root = state.pool->offset_of(&memory.superblock());
-        const auto add = [&](Structure structure, FrameNumber frame, TablePosition position = {}) {
-            places_[structure].push_back(
-                {state.pool->offset_of(memory.host(frame)), frame, position});
-            used_.insert(frame);
-        };
-        places_[kFixedPart] = {{root, {}, {}}};
-        places_[kSuperblockWords] = {{root + offsetof(Superblock, boot_epoch), {}, {}}};
-        for (std::uint64_t i = 0; i <= memory.regions().size(); ++i)
-            places_[kRegionRecords].push_back(
-                {root + offsetof(Superblock, regions) + i * sizeof(RegionRecord), {}, {}});
-        for (const std::string& name : must(store.space_names())) {
-            const Space space = must(store.open_space(name));
-            add(kSpaceRecords, space.state().record);
-            add_tables(memory, space.state().root().entry.frame(),
-                       {space.state().root().top(), space.state().owner, 0}, add);
-            spaces_[name] = pages_of(space);
+        std::size_t data_frames = 0;
+        for (Structure& structure : must(structures_of(store))) {
+            // Metadata of data frames are all alike, and would be most of what is damaged.
+            if (structure.name == "metadata of data" && ++data_frames > kDataFrames) continue;
+            places_[static_cast<std::size_t>(structure.kind)].push_back(std::move(structure));
         }
-        must(state.limbo.visit(
-            [&](const LimboRecord& record) {
-                const FrameNumber frame = Entry(record.entry).frame();
-                if (record.kind == LimboKind::space)
-                    add(kSpaceRecords, frame);
-                else
-                    add_tables(memory, frame, {record.level, record.owner, record.index}, add);
-            },
-            [&](FrameNumber page) { add(kLimboPages, page); }));
-        for (unsigned slot = 0; slot < kBuildSlots; ++slot) {
-            std::vector<FrameNumber> records;
-            const auto extents = must(memory::BuildLog::read_slot(memory, slot, &records));
-            for (const FrameNumber record : records) add(kBuildRecords, record);
-            for (const Extent& extent : extents) used_.insert(extent.first);
-        }
-        const memory::Region& region = memory.regions().front();
-        used_.insert(region.end() + ~std::uint64_t{0});
-        for (const FrameNumber frame : used_) add_metadata(state, frame);
-        for (const auto& [name, pages] : spaces_)
-            for (const auto& [at, page] : pages)
-                if (page.found && used_.size() < 200 &&
-                    used_.insert(page.found->physical.frame()).second)
-                    add_metadata(state, page.found->physical.frame());
-        for (const std::vector<Place>& places : places_)
+        for (const std::string& name : must(store.space_names()))
+            spaces_[name] = pages_of(must(store.open_space(name)));
+        for (const auto& places : places_)
             if (places.empty()) throw std::runtime_error("the fuzzer's pool lacks a structure");
-    }
-
-    void add_metadata(const detail::StoreState& state, FrameNumber frame) {
-        places_[kMetadata].push_back(
-            {state.pool->offset_of(state.memory.metadata(frame).word0), frame, {}});
-    }
-
-    template <typename Add>
-    static void add_tables(const memory::PhysicalMemory& memory, FrameNumber frame,
-                           TablePosition position, const Add& add) {
-        add(kTables, frame, position);
-        for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
-            const Entry entry(pool::load_word(memory.table(frame) + slot));
-            if (entry.is_table(position.level) &&
-                !table::check_entry(memory, entry, position, slot))
-                add_tables(memory, entry.frame(), position.child(slot), add);
-        }
     }
 
     static Pages pages_of(const Space& space) {
@@ -215,9 +136,8 @@ class Fixture {
     }
 
     CrashImage image_;
-    std::array<std::vector<Place>, kStructures> places_;
+    std::array<std::vector<Structure>, kStructureKinds> places_;
     std::map<std::string, Pages> spaces_;
-    std::set<FrameNumber> used_;
 };
 
 // --- damage ---
@@ -229,10 +149,10 @@ class Damage {
     // What one part of the input says.
     void add(ByteSource& source) {
         const std::uint8_t what = source.byte();
-        const auto structure = static_cast<Structure>(what % kStructures);
-        const auto& places = fixture_.places(structure);
-        const Place& place = places[source.below(places.size())];
-        const std::uint64_t size = kSizes[structure];
+        const auto kind = static_cast<StructureKind>(what % kStructureKinds);
+        const auto& places = fixture_.places(kind);
+        const Structure& place = places[source.below(places.size())];
+        const std::uint64_t size = size_of(kind);
         const std::uint64_t at = source.byte() | std::uint64_t{source.byte()} << 8;
         std::uint64_t offset = at % size;
         std::vector<std::byte> bytes(
@@ -246,7 +166,7 @@ class Damage {
                     bytes[i] = content()[place.offset + offset + i] ^ std::byte{source.byte()};
                 break;
             default: {  // misdirected: the bytes of another one
-                const Place& other = places[source.below(places.size())];
+                const Structure& other = places[source.below(places.size())];
                 if ((what >> 3 & 3) == 3) {
                     offset = 0;
                     bytes.resize(size);
@@ -255,9 +175,9 @@ class Damage {
             }
         }
         image_.patch_bytes(place.offset + offset, bytes);
-        touched_.emplace(structure, &place);
-        if (what & 0x80) seal(structure, place, offset, bytes.size());
-        keep_pointers(structure, place);
+        touched_.emplace(kind, &place);
+        if (what & 0x80) seal(kind, place, offset, bytes.size());
+        keep_pointers(kind, place);
     }
 
     // Whether something differs from what was there, and passes its own check nevertheless; when
@@ -269,8 +189,8 @@ class Damage {
     }
     unsigned flipped_bits() const {
         unsigned bits = 0;
-        for (const auto& [structure, place] : touched_)
-            for (std::uint64_t at = 0; at < kSizes[structure]; ++at)
+        for (const auto& [kind, place] : touched_)
+            for (std::uint64_t at = 0; at < size_of(kind); ++at)
                 bits += static_cast<unsigned>(std::popcount(std::to_integer<std::uint8_t>(
                     content()[place->offset + at] ^ image_.base()[place->offset + at])));
         return bits;
@@ -295,7 +215,7 @@ class Damage {
 
     // The generation of the frame, going by its metadata as it stands.
     std::uint16_t generation_of(FrameNumber frame) const {
-        for (const Place& place : fixture_.places(kMetadata))
+        for (const Structure& place : fixture_.places(StructureKind::metadata))
             if (place.frame == frame)
                 return FrameMetadata::generation_of(word_at(content(), place.offset));
         return 0;
@@ -316,49 +236,48 @@ class Damage {
     }
 
     // Makes the checks of what was written fit.
-    void seal(Structure structure, const Place& place, std::uint64_t offset, std::uint64_t size) {
+    void seal(StructureKind kind, const Structure& place, std::uint64_t offset,
+              std::uint64_t size) {
         const std::uint64_t first_word = offset / 8, end_word = (offset + size + 7) / 8;
-        switch (structure) {
-            case kFixedPart:
+        switch (kind) {
+            case StructureKind::fixed_part:
                 seal_record<Superblock>(place.offset);
                 break;
-            case kSuperblockWords:
+            case StructureKind::superblock_words:
                 for (std::uint64_t word = first_word; word < end_word; ++word)
                     seal_word(place.offset + 8 * word, seed_of(word));
                 break;
-            case kRegionRecords:
+            case StructureKind::region_record:
                 seal_record<RegionRecord>(place.offset);
                 break;
-            case kMetadata: {
+            case StructureKind::metadata: {
                 const std::uint64_t words[] = {word_at(content(), place.offset),
                                                word_at(content(), place.offset + 8)};
                 put(place.offset, FrameMetadata::decode(words[0], words[1]).word0(place.frame));
                 break;
             }
-            case kTables:
+            case StructureKind::table:
                 for (std::uint64_t slot = first_word; slot < end_word; ++slot)
                     put(place.offset + 8 * slot,
                         tagged(Entry(word_at(content(), place.offset + 8 * slot)),
                                place.position.level, static_cast<unsigned>(slot)));
                 break;
-            case kSpaceRecords: {
+            case StructureKind::space_record: {
                 seal_record<SpaceRecord>(place.offset);
                 auto record = record_at<SpaceRecord>(content(), place.offset);
                 record.root = tagged(Entry(record.root), record.levels + 1U, kRootSlot).bits();
                 put(place.offset, record);
                 break;
             }
-            case kLimboPages:
+            case StructureKind::limbo_page:
                 seal_word(place.offset, kSeedLimboNext);
                 seal_word(place.offset + 8, kSeedLimboCount);
                 for (unsigned i = 0; i < 8; ++i)
                     seal_record<LimboRecord>(place.offset + offsetof(LimboPage, records) +
                                              i * sizeof(LimboRecord));
                 break;
-            case kBuildRecords:
+            case StructureKind::build_record:
                 seal_record<BuildRecord>(place.offset);
-                break;
-            case kStructures:
                 break;
         }
     }
@@ -378,21 +297,21 @@ class Damage {
     }
 
     // Sealed pointers to libpmemobj's own go back to where they led.
-    void keep_pointers(Structure structure, const Place& place) {
-        if (structure == kFixedPart && is_sealed<Superblock>(place.offset)) {
+    void keep_pointers(StructureKind kind, const Structure& place) {
+        if (kind == StructureKind::fixed_part && is_sealed<Superblock>(place.offset)) {
             const std::uint64_t at = place.offset + offsetof(Superblock, directory_offset);
             put(at, word_at(image_.base(), at));
             seal_record<Superblock>(place.offset);
         }
-        if (structure == kSpaceRecords && is_sealed<SpaceRecord>(place.offset)) {
+        if (kind == StructureKind::space_record && is_sealed<SpaceRecord>(place.offset)) {
             const std::uint64_t at = place.offset + offsetof(SpaceRecord, annotations_offset);
             put(at, word_at(image_.base(), at));
             seal_record<SpaceRecord>(place.offset);
         }
-        if (structure == kRegionRecords && is_sealed<RegionRecord>(place.offset) &&
+        if (kind == StructureKind::region_record && is_sealed<RegionRecord>(place.offset) &&
             is_changed(place.offset, sizeof(RegionRecord)))
             seals_regions_ = true;
-        if (structure == kSuperblockWords && is_changed(place.offset, kSizes[structure]))
+        if (kind == StructureKind::superblock_words && is_changed(place.offset, size_of(kind)))
             seals_regions_ = seals_regions_ || is_forged_word(place.offset + 24, kSeedRegionCount);
     }
 
@@ -404,20 +323,21 @@ class Damage {
         return is_changed(offset, sizeof(Record)) && is_sealed<Record>(offset);
     }
 
-    bool is_forged(const memory::PhysicalMemory& memory, Structure structure,
-                   const Place& place) const {
+    bool is_forged(const memory::PhysicalMemory& memory, StructureKind kind,
+                   const Structure& place) const {
         const std::uint64_t offset = place.offset;
-        switch (structure) {
-            case kFixedPart:
-                return is_changed(offset, kSizes[kFixedPart]);  // the store is open
-            case kSuperblockWords:
-                for (std::uint64_t word = 0; word < kSizes[kSuperblockWords] / 8; ++word)
+        switch (kind) {
+            case StructureKind::fixed_part:
+                return is_changed(offset, size_of(StructureKind::fixed_part));  // the store is open
+            case StructureKind::superblock_words:
+                for (std::uint64_t word = 0; word < size_of(StructureKind::superblock_words) / 8;
+                     ++word)
                     if (seed_of(word) != 0 && is_forged_word(offset + 8 * word, seed_of(word)))
                         return true;
                 return false;
-            case kRegionRecords:
+            case StructureKind::region_record:
                 return is_forged_record<RegionRecord>(offset);
-            case kMetadata: {
+            case StructureKind::metadata: {
                 const auto now = memory.valid_metadata(place.frame);
                 const auto before = FrameMetadata::decode(word_at(image_.base(), offset),
                                                           word_at(image_.base(), offset + 8));
@@ -425,7 +345,7 @@ class Damage {
                        (now->kind != FrameKind::free || before.kind != FrameKind::free ||
                         now->generation != before.generation);
             }
-            case kTables:
+            case StructureKind::table:
                 for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
                     const Entry now(word_at(content(), offset + 8 * slot));
                     const Entry before(word_at(image_.base(), offset + 8 * slot));
@@ -437,7 +357,7 @@ class Damage {
                         return true;
                 }
                 return false;
-            case kSpaceRecords: {
+            case StructureKind::space_record: {
                 const auto now = record_at<SpaceRecord>(content(), offset);
                 const auto before = record_at<SpaceRecord>(image_.base(), offset);
                 if (is_changed(offset, offsetof(SpaceRecord, root)) &&
@@ -447,7 +367,7 @@ class Damage {
                        table::check_root(
                            memory, {Entry(now.root), static_cast<Levels>(now.levels), now.owner});
             }
-            case kLimboPages: {
+            case StructureKind::limbo_page: {
                 if (is_forged_word(offset, kSeedLimboNext) ||
                     is_forged_word(offset + 8, kSeedLimboCount))
                     return true;
@@ -457,17 +377,15 @@ class Damage {
                         return true;
                 return false;
             }
-            case kBuildRecords:
+            case StructureKind::build_record:
                 return is_forged_record<BuildRecord>(offset);
-            case kStructures:
-                break;
         }
         return false;
     }
 
     Fixture& fixture_;
     CrashImage& image_;
-    std::set<std::pair<Structure, const Place*>> touched_;
+    std::set<std::pair<StructureKind, const Structure*>> touched_;
     bool seals_regions_ = false;
 };
 

@@ -1,10 +1,19 @@
-// Damage in a store's structures is noticed or harmless, never a silently wrong translation. Here a
-// sample; `holdfast crash faults --bits 0` flips every bit. ctest-labels: noasan
+// Damage in a store's structures is noticed or harmless, never a silently wrong translation: in a
+// store at rest, and in what a crash has left. Here a sample; `holdfast crash faults --bits 0`
+// flips every bit. ctest-labels: noasan
 #include "faults/media_faults.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <map>
+
+#include "faults/answers.hpp"
+#include "faults/fault_runner.hpp"
+#include "faults/libpmemobj_structures.hpp"
+#include "judge/scratch_folder.hpp"
+#include "store/store_state.hpp"
 #include "subjects/workloads.hpp"
 #include "support/temporary_pool.hpp"
 
@@ -13,23 +22,131 @@ namespace {
 
 using test::value_of;
 
+FaultOutcome damage(const std::string& name, const FaultOptions& options) {
+    FaultOutcome outcome = value_of(run_media_faults(value_of(find_workload(name)), options));
+    for (const auto& violation : outcome.violations)
+        ADD_FAILURE() << name << ": " << violation.fault.to_string() << ", " << violation.where
+                      << ": " << violation.text;
+    return outcome;
+}
+
 TEST(MediaFaults, AreNoticedOrHarmless) {
-    const std::uint64_t seed = test::test_seed();
     for (const char* name : {"transaction", "unmap_shared", "map_lazy", "remove_space"}) {
-        const FaultOutcome outcome = value_of(run_media_faults(
-            value_of(find_workload(name)), {.bits_per_structure = 60, .seed = seed}));
-        for (const auto& violation : outcome.violations)
-            ADD_FAILURE() << name << ": " << violation.fault.to_string() << ": " << violation.text;
-        ASSERT_GT(outcome.by_structure.size(), 8U);
-        for (const auto& [structure, counts] : outcome.by_structure) {
+        const FaultOutcome outcome = damage(name, {.bits_per_structure = 60,
+                                                   .crash_states = 0,
+                                                   .libpmemobj_faults = 0,
+                                                   .seed = test::test_seed()});
+        ASSERT_GT(outcome.at_rest.size(), 8U);
+        for (const auto& [structure, counts] : outcome.at_rest) {
             EXPECT_GT(counts.tried, 0U) << structure;
             EXPECT_EQ(counts.tried, counts.noticed + counts.harmless) << structure;
             // No bit of a frame's metadata is without a check.
-            if (structure.starts_with("metadata")) {
+            if (structure.starts_with("metadata") && structure != "metadata of free frame") {
                 EXPECT_EQ(counts.harmless, 0U) << structure;
             }
         }
     }
+}
+
+TEST(MediaFaults, InWhatACrashHasLeftAreNoticedOrHarmless) {
+    std::uint64_t before = 0, after = 0;
+    // A redo log alone, an undo log, a build that is interrupted, limbo.
+    for (const char* name : {"map_one", "map_table", "unmap_range", "transaction_spaces"}) {
+        const FaultOutcome outcome = damage(name, {.at_rest = false,
+                                                   .crash_states = 6,
+                                                   .faults_per_crash_state = 60,
+                                                   .libpmemobj_faults = 0,
+                                                   .seed = test::test_seed()});
+        EXPECT_EQ(outcome.crash_states, 6U) << name;
+        before += outcome.crash_states_before;
+        after += outcome.crash_states - outcome.crash_states_before;
+        std::uint64_t tried = 0, noticed = 0;
+        for (const auto& [structure, counts] : outcome.crashed) {
+            tried += counts.tried;
+            noticed += counts.noticed;
+            EXPECT_EQ(counts.tried, counts.noticed + counts.harmless) << structure;
+        }
+        EXPECT_EQ(tried, 360U) << name;
+        EXPECT_GT(noticed, 100U) << name;
+    }
+    EXPECT_GT(before, 0U);
+    EXPECT_GT(after, 0U);
+}
+
+TEST(MediaFaults, InLibpmemobjsOwnStructuresAreContainedAndCounted) {
+    const FaultOutcome outcome = damage("transaction", {.bits_per_structure = 1,
+                                                        .crash_states = 4,
+                                                        .faults_per_crash_state = 1,
+                                                        .libpmemobj_faults = 40,
+                                                        .seed = test::test_seed()});
+    std::uint64_t tried = 0, noticed = 0;
+    for (const auto& [structure, counts] : outcome.libpmemobj) {
+        tried += counts.tried;
+        noticed += counts.noticed;
+        EXPECT_EQ(counts.tried,
+                  counts.noticed + counts.harmless + counts.wrong + counts.killed + counts.hung)
+            << structure;
+    }
+    EXPECT_EQ(tried, 5 * 40U);
+    EXPECT_GT(noticed, 0U) << "damage to the pool's header, at least, is noticed";
+}
+
+// A store to damage, and what it answers.
+struct Fixture {
+    Fixture() {
+        const ScratchFolder folder;
+        const std::string path = folder.path() + "/pool";
+        Store store =
+            value_of(Store::create(path, {.size_bytes = 12 << 20, .emulation = PmemEmulation::on}));
+        Space space = value_of(store.create_space("a"));
+        EXPECT_TRUE(space.map({VirtAddr(0x4000'0000), 4 * kPageSize}, protection::rw).has_value());
+        const PhysAddr physical = space.translate(VirtAddr(0x4000'1000))->physical;
+        data_offset = store.state().pool->offset_of(store.state().memory.host(physical.frame()));
+        answers = value_of(answers_of(store));
+        content = value_of(read_file(path));
+    }
+    std::vector<std::byte> content;
+    std::uint64_t data_offset = 0;  // of the page at 0x40001000
+    Answers answers;
+};
+
+// Data has no check: a flipped bit in it is the one thing that nobody notices. So it is what tells
+// whether a wrong answer would be.
+TEST(FaultRunner, TellsWrongAnswersFromTheRest) {
+    const Fixture fixture;
+    const MediaFault in_data{MediaFault::Kind::flip_bit, "data", fixture.data_offset, 0, 3};
+    const MediaFault in_header{MediaFault::Kind::flip_bit, "pool header", 100, 0, 3};
+    const MediaFault nowhere{MediaFault::Kind::copy_frame, "data", 1 << 20, 1 << 20, 0};
+    const auto judged = value_of(
+        judge_faults(fixture.content, fixture.answers, {in_header, in_data, nowhere, in_data}, 10));
+    EXPECT_EQ(judged[0].fate, FaultFate::noticed);
+    EXPECT_EQ(judged[1].fate, FaultFate::wrong);
+    EXPECT_NE(judged[1].text.find("0x40001000"), std::string::npos) << judged[1].text;
+    EXPECT_EQ(judged[2].fate, FaultFate::harmless);
+    EXPECT_EQ(judged[3].fate, FaultFate::wrong);
+}
+
+TEST(FaultRunner, BeginsWithAnUndamagedStoreOnly) {
+    Fixture fixture;
+    fixture.answers.pages[1].word = 1;
+    const auto judged = judge_faults(fixture.content, fixture.answers, {}, 10);
+    EXPECT_TRUE(judged) << "there is nothing to judge";
+    const MediaFault any{MediaFault::Kind::flip_bit, "data", fixture.data_offset, 0, 3};
+    const auto refused = judge_faults(fixture.content, fixture.answers, {any}, 10);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::damaged);
+}
+
+TEST(LibpmemobjLayout, IsTheOneInstalled) {
+    Fixture fixture;
+    std::map<std::string, unsigned> found;
+    for (const FaultPlace& place : value_of(libpmemobj_structures(fixture.content)))
+        ++found[place.structure];
+    for (const char* name : {"pool header", "pool descriptor", "lane", "heap header", "zone header",
+                             "chunk header", "run header"})
+        EXPECT_GT(found[name], 0U) << name;
+    std::fill(fixture.content.begin(), fixture.content.end(), std::byte{0});
+    EXPECT_FALSE(libpmemobj_structures(fixture.content));
 }
 
 }  // namespace

@@ -114,35 +114,72 @@ struct FaultsArguments {
     crash::FaultOptions options;
 };
 
+Json json_of(const crash::CountsByStructure& counts) {
+    Json list = Json::array();
+    for (const auto& [name, of] : counts)
+        list.push_back({{"structure", name},
+                        {"tried", of.tried},
+                        {"noticed", of.noticed},
+                        {"harmless", of.harmless},
+                        {"wrong", of.wrong},
+                        {"killed", of.killed},
+                        {"hung", of.hung}});
+    return list;
+}
+
+Json json_of(const std::string& workload, const crash::FaultOutcome& outcome) {
+    Json violations = Json::array();
+    for (const auto& violation : outcome.violations)
+        violations.push_back({{"fault", violation.fault.to_string()},
+                              {"where", violation.where},
+                              {"text", violation.text}});
+    return {{"workload", workload},
+            {"faults", outcome.faults},
+            {"seconds", outcome.seconds},
+            {"structures", json_of(outcome.at_rest)},
+            {"crash_states",
+             {{"states", outcome.crash_states},
+              {"before", outcome.crash_states_before},
+              {"after", outcome.crash_states - outcome.crash_states_before},
+              {"structures", json_of(outcome.crashed)}}},
+            {"libpmemobj", json_of(outcome.libpmemobj)},
+            {"violations", violations}};
+}
+
+void print_counts(const std::string& title, const crash::CountsByStructure& counts) {
+    if (counts.empty()) return;
+    print("{}\n  {:<26} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", title, "structure", "tried",
+          "noticed", "harmless", "wrong", "killed", "hung");
+    for (const auto& [name, of] : counts)
+        print("  {:<26} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", name, of.tried, of.noticed,
+              of.harmless, of.wrong, of.killed, of.hung);
+}
+
+void print_text(const crash::FaultOutcome& outcome) {
+    print_counts("the store at rest", outcome.at_rest);
+    print_counts(fmt::format("{} crash states, damaged before they are opened ({} before, {} after "
+                             "the call in flight)",
+                             outcome.crash_states, outcome.crash_states_before,
+                             outcome.crash_states - outcome.crash_states_before),
+                 outcome.crashed);
+    print_counts("libpmemobj's own structures, of both: its to notice, no violation if it does not",
+                 outcome.libpmemobj);
+    for (const auto& violation : outcome.violations)
+        print("VIOLATION {}, {}: {}\n", violation.fault.to_string(), violation.where,
+              violation.text);
+    print("{} faults in {:.1f} s; {} violations\n", outcome.faults, outcome.seconds,
+          outcome.violations.size());
+}
+
 Outcome faults(const Context& context, const FaultsArguments& arguments) {
     auto script = load_workload(arguments.workload);
     if (!script) return std::unexpected(script.error());
     auto outcome = crash::run_media_faults(*script, arguments.options);
     if (!outcome) return std::unexpected(outcome.error());
-    Json structures = Json::array(), violations = Json::array();
-    for (const auto& [name, counts] : outcome->by_structure)
-        structures.push_back({{"structure", name},
-                              {"tried", counts.tried},
-                              {"noticed", counts.noticed},
-                              {"harmless", counts.harmless}});
-    for (const auto& violation : outcome->violations)
-        violations.push_back({{"fault", violation.fault.to_string()}, {"text", violation.text}});
-    if (context.json) {
-        print_json({{"workload", arguments.workload},
-                    {"states", outcome->states},
-                    {"seconds", outcome->seconds},
-                    {"structures", structures},
-                    {"violations", violations}});
-    } else {
-        print("{:<26} {:>8} {:>8} {:>8}\n", "structure", "tried", "noticed", "harmless");
-        for (const auto& [name, counts] : outcome->by_structure)
-            print("{:<26} {:>8} {:>8} {:>8}\n", name, counts.tried, counts.noticed,
-                  counts.harmless);
-        for (const auto& violation : outcome->violations)
-            print("VIOLATION {}: {}\n", violation.fault.to_string(), violation.text);
-        print("{} faults in {:.1f} s; {} violations\n", outcome->states, outcome->seconds,
-              outcome->violations.size());
-    }
+    if (context.json)
+        print_json(json_of(arguments.workload, *outcome));
+    else
+        print_text(*outcome);
     return outcome->violations.empty() ? ExitStatus::well : ExitStatus::findings;
 }
 
@@ -193,14 +230,30 @@ void add_crash_mutant_commands(CLI::App& crash, Context& context) {
         mutants);
     add_command<FaultsArguments>(
         crash, context, "faults",
-        "Damage a store's structures bit by bit and line by line: each damage must be noticed or "
-        "harmless.",
+        "Damage a store's structures bit by bit and line by line, at rest and in what a crash has "
+        "left: each damage must be noticed or harmless. What libpmemobj makes of damage to its own "
+        "is counted.",
         [](CLI::App& command, FaultsArguments& arguments) {
             command.add_option("--workload", arguments.workload, "that makes the store")
                 ->capture_default_str();
             command
                 .add_option("--bits", arguments.options.bits_per_structure,
                             "flip so many of each structure; 0 is all")
+                ->capture_default_str();
+            command
+                .add_option("--crash-states", arguments.options.crash_states,
+                            "damage so many of the states in which a crash may leave the "
+                            "workload's calls")
+                ->capture_default_str();
+            command
+                .add_option("--per-state", arguments.options.faults_per_crash_state,
+                            "faults in each of these")
+                ->capture_default_str()
+                ->check(CLI::PositiveNumber);
+            command
+                .add_option("--libpmemobj", arguments.options.libpmemobj_faults,
+                            "faults in libpmemobj's own structures, at rest and in each crash "
+                            "state; 0 is none")
                 ->capture_default_str();
             command.add_option("--seed", arguments.options.seed, "of the choice")
                 ->capture_default_str();
