@@ -97,7 +97,8 @@ Result<void> Subject::run_traced(const std::string&, const std::string&) {
     return fail(ErrorCode::unsupported, fmt::format("{} starts no other program", name()));
 }
 
-Result<Outcome> explore(Subject& subject, const TracedRun& run, const Options& given) {
+Result<Outcome> explore(Subject& subject, const TracedRun& run, const Options& given,
+                        const RestrictWindow& restrict) {
     const auto begin = Clock::now();
     Outcome outcome = describe(subject, run);
     Options options = given;
@@ -108,7 +109,7 @@ Result<Outcome> explore(Subject& subject, const TracedRun& run, const Options& g
                                              std::max<std::uint64_t>(1, options.states / windows));
     const Reporter reporter(subject, run, options);
     std::vector<std::pair<std::uint64_t, WindowResult>> results;
-    auto complete = explore_all(subject, run, options, windows, [&](WindowResult result) {
+    auto complete = explore_all(subject, run, options, restrict, windows, [&](WindowResult result) {
         results.emplace_back(result.number, std::move(result));
     });
     if (!complete) return std::unexpected(complete.error());

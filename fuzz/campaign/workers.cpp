@@ -57,11 +57,13 @@ constexpr std::size_t kEndedPerWindow = 6;
 
 class Worker {
   public:
-    Worker(Subject& subject, const TracedRun& run, const Options& options, std::uint64_t windows,
-           Board& board, Slot& slot, const std::vector<Ended>& ended, int pipe)
+    Worker(Subject& subject, const TracedRun& run, const Options& options,
+           const RestrictWindow& restrict, std::uint64_t windows, Board& board, Slot& slot,
+           const std::vector<Ended>& ended, int pipe)
         : subject_(subject),
           run_(run),
           options_(options),
+          restrict_(restrict),
           windows_(windows),
           board_(board),
           slot_(slot),
@@ -82,13 +84,15 @@ class Worker {
         WindowExplorer explorer(*judge, subject_, options_, observer);
         std::uint64_t wanted = resumed != kNoWindow ? resumed : take();
         while (wanted != kNoWindow && windows.next()) {
-            const CrashWindow& window = windows.window();
             for (const auto& [line, bytes] : windows.newly_durable()) image->set_base(line, bytes);
-            if (window.number != wanted) continue;
-            slot_.window = wanted;
-            slot_.state = 0;
-            send(explorer.explore(window));
-            slot_.started_ns = 0;
+            if (windows.window().number != wanted) continue;
+            CrashWindow window = windows.window();
+            if (!restrict_ || restrict_(window)) {
+                slot_.window = wanted;
+                slot_.state = 0;
+                send(explorer.explore(window));
+                slot_.started_ns = 0;
+            }
             wanted = take();
         }
         return {};
@@ -134,6 +138,7 @@ class Worker {
     Subject& subject_;
     const TracedRun& run_;
     const Options& options_;
+    const RestrictWindow& restrict_;
     std::uint64_t windows_;
     Board& board_;
     Slot& slot_;
@@ -152,9 +157,15 @@ struct Job {
 
 class Foreman {
   public:
-    Foreman(Subject& subject, const TracedRun& run, const Options& options, std::uint64_t windows,
+    Foreman(Subject& subject, const TracedRun& run, const Options& options,
+            const RestrictWindow& restrict, std::uint64_t windows,
             const std::function<void(WindowResult)>& done)
-        : subject_(subject), run_(run), options_(options), windows_(windows), done_(done) {}
+        : subject_(subject),
+          run_(run),
+          options_(options),
+          restrict_(restrict),
+          windows_(windows),
+          done_(done) {}
 
     Result<bool> supervise() {
         memory_ = shared_memory(sizeof(Board));
@@ -196,8 +207,8 @@ class Foreman {
         board_->slots[index].started_ns = 0;
         job.process = fork_child([&] {
             close(ends[0]);
-            Worker worker(subject_, run_, options_, windows_, *board_, board_->slots[index],
-                          job.ended, ends[1]);
+            Worker worker(subject_, run_, options_, restrict_, windows_, *board_,
+                          board_->slots[index], job.ended, ends[1]);
             const auto worked = worker.work(resumed);
             if (!worked) {
                 const std::string text =
@@ -306,6 +317,7 @@ class Foreman {
     Subject& subject_;
     const TracedRun& run_;
     const Options& options_;
+    const RestrictWindow& restrict_;
     std::uint64_t windows_;
     const std::function<void(WindowResult)>& done_;
     std::span<std::byte> memory_;
@@ -318,8 +330,9 @@ class Foreman {
 }  // namespace
 
 Result<bool> explore_all(Subject& subject, const TracedRun& run, const Options& options,
-                         std::uint64_t windows, const std::function<void(WindowResult)>& done) {
-    return Foreman(subject, run, options, windows, done).supervise();
+                         const RestrictWindow& restrict, std::uint64_t windows,
+                         const std::function<void(WindowResult)>& done) {
+    return Foreman(subject, run, options, restrict, windows, done).supervise();
 }
 
 }  // namespace holdfast::crash

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "campaign/explore.hpp"
 #include "campaign/explore_window.hpp"
 #include "holdfast/crash.hpp"
 #include "judge/traced_run.hpp"
@@ -14,6 +15,7 @@ namespace holdfast::crash {
 // Explores this shard's windows; calls `done` in the calling process with each result, in no order.
 // Returns false if time or a limit ended it early.
 Result<bool> explore_all(Subject& subject, const TracedRun& run, const Options& options,
-                         std::uint64_t windows, const std::function<void(WindowResult)>& done);
+                         const RestrictWindow& restrict, std::uint64_t windows,
+                         const std::function<void(WindowResult)>& done);
 
 }  // namespace holdfast::crash

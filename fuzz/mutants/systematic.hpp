@@ -3,11 +3,13 @@
 //
 // A bug that is not noticed is explained, or it is a hole in the oracle:
 //   redundant  the program without it can leave nothing on the medium that it could not leave with
-//   it
-//              (compared state set by state set)
+//              it, compared window by window
 //   harmless   it can leave more, and all of that, explored to the end, is right: what was not made
 //              durable is not needed
 //   unknown    it can leave more, and not all of it was explored
+//
+// Only what the mutated program can leave and the original cannot is judged: the original is
+// another campaign's.
 #pragma once
 
 #include <functional>
@@ -28,7 +30,7 @@ struct SystematicResult {
     Fate fate{};
     std::uint64_t states = 0;
     double seconds = 0;
-    std::string text;  // what was wrong, if it was caught
+    std::string text;  // what was wrong, if it was caught; otherwise why nothing is, by counting
 };
 
 // Calls `done` after each.
@@ -36,7 +38,7 @@ Result<std::vector<SystematicResult>> plant_everywhere(
     Subject& subject, const TracedRun& run, const std::vector<TraceMutation>& mutations,
     const Options& options, const std::function<void(const SystematicResult&)>& done);
 
-// Whether the mutated program reaches only states that the original reaches too, at every moment.
-bool reaches_nothing_new(const TracedRun& run, const Trace& mutated, Platform platform);
+// Why leaving out a flush or a fence changes nothing, as far as its neighbours in the trace tell.
+std::string why_redundant(const Trace& trace, const TraceMutation& mutation);
 
 }  // namespace holdfast::crash

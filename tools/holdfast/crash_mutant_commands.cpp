@@ -14,6 +14,7 @@
 #include "mutants/systematic.hpp"
 #include "output.hpp"
 #include "subjects/store_workload.hpp"
+#include "subjects/workloads.hpp"
 
 namespace holdfast::tool {
 namespace {
@@ -21,49 +22,79 @@ namespace {
 struct PlantArguments {
     std::string workload = "map_one";
     std::vector<std::string> kinds;
+    std::size_t places = 0;
     bool survivors = false;
     crash::Options options;
 };
 
-Outcome plant(const Context& context, const PlantArguments& arguments) {
-    auto script = load_workload(arguments.workload);
-    if (!script) return std::unexpected(script.error());
-    crash::StoreWorkload workload(std::move(*script));
-    auto run = crash::trace_run(workload, arguments.options.seconds_per_run, {});
-    if (!run) return std::unexpected(run.error());
+// Of each kind all places, or so many, spread over the run.
+std::vector<crash::TraceMutation> mutations_of(const crash::Trace& trace,
+                                               const PlantArguments& arguments) {
     std::vector<crash::TraceMutation> mutations;
     for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i) {
         const auto kind = static_cast<crash::TraceMutation::Kind>(i);
         const auto& kinds = arguments.kinds;
         if (std::find(kinds.begin(), kinds.end(), to_string(kind)) == kinds.end()) continue;
-        const auto places = crash::places_for(run->trace, kind);
-        mutations.insert(mutations.end(), places.begin(), places.end());
+        const auto places = crash::places_for(trace, kind);
+        const std::size_t step =
+            arguments.places == 0 ? 1 : (places.size() + arguments.places - 1) / arguments.places;
+        for (std::size_t at = 0; at < places.size(); at += std::max<std::size_t>(1, step))
+            mutations.push_back(places[at]);
     }
-    Json list = Json::array();
+    return mutations;
+}
+
+// Prints or lists each bug.
+Result<void> plant_in(const Context& context, const PlantArguments& arguments,
+                      const std::string& name, Json& list) {
+    auto script = load_workload(name);
+    if (!script) return std::unexpected(script.error());
+    crash::StoreWorkload workload(std::move(*script));
+    auto run = crash::trace_run(workload, arguments.options.seconds_per_run, {});
+    if (!run) return std::unexpected(run.error());
     std::map<crash::Fate, unsigned> counts;
+    std::map<std::string, unsigned> why_redundant;
     auto planted = crash::plant_everywhere(
-        workload, *run, mutations, arguments.options, [&](const crash::SystematicResult& result) {
+        workload, *run, mutations_of(run->trace, arguments), arguments.options,
+        [&](const crash::SystematicResult& result) {
             ++counts[result.fate];
-            const std::string& why =
-                result.fate == crash::Fate::caught ? result.text : result.place;
+            if (result.fate == crash::Fate::redundant) ++why_redundant[result.text];
             if (context.json)
-                list.push_back({{"mutation", result.mutation.to_string()},
+                list.push_back({{"workload", name},
+                                {"mutation", result.mutation.to_string()},
                                 {"fate", to_string(result.fate)},
                                 {"states", result.states},
                                 {"seconds", result.seconds},
-                                {"detail", why}});
+                                {"place", result.place},
+                                {"detail", result.text}});
             else if (!arguments.survivors || result.fate != crash::Fate::caught)
                 print("{:<24} {:<10} {:>6} states  {}\n", result.mutation.to_string(),
-                      to_string(result.fate), result.states, why.substr(0, 140));
+                      to_string(result.fate), result.states,
+                      result.fate == crash::Fate::caught
+                          ? result.text.substr(0, 140)
+                          : fmt::format("{}: {}", result.text, result.place.substr(0, 140)));
         });
     if (!planted) return std::unexpected(planted.error());
-    if (context.json)
-        print_json(list);
-    else
-        print("{}: {} planted, {} caught, {} redundant, {} harmless, {} unknown\n",
-              arguments.workload, planted->size(), counts[crash::Fate::caught],
-              counts[crash::Fate::redundant], counts[crash::Fate::harmless],
-              counts[crash::Fate::unknown]);
+    if (!context.json) {
+        print("{}: {} planted, {} caught, {} redundant, {} harmless, {} unknown\n", name,
+              planted->size(), counts[crash::Fate::caught], counts[crash::Fate::redundant],
+              counts[crash::Fate::harmless], counts[crash::Fate::unknown]);
+        for (const auto& [why, count] : why_redundant) print("  {:>4} redundant: {}\n", count, why);
+    }
+    return {};
+}
+
+Outcome plant(const Context& context, const PlantArguments& arguments) {
+    std::vector<std::string> names = {arguments.workload};
+    if (arguments.workload == "all") {
+        names.clear();
+        for (const crash::NamedWorkload& each : crash::workloads()) names.emplace_back(each.name);
+    }
+    Json list = Json::array();
+    for (const std::string& name : names)
+        if (auto done = plant_in(context, arguments, name, list); !done)
+            return std::unexpected(done.error());
+    if (context.json) print_json(list);
     return ExitStatus::well;
 }
 
@@ -194,11 +225,17 @@ void add_crash_mutant_commands(CLI::App& crash, Context& context) {
             arguments.kinds = {"drop_flush", "drop_fence"};
             arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
             arguments.options.depth = 1;
-            command.add_option("--workload", arguments.workload, "as for `crash run`")
+            command
+                .add_option("--workload", arguments.workload,
+                            "as for `crash run`; or all, one after the other")
                 ->capture_default_str();
             command.add_option("--kinds", arguments.kinds, "of bugs")
                 ->delimiter(',')
                 ->capture_default_str();
+            command.add_option("--places", arguments.places,
+                               "of each kind so many, spread over the run; without this, all");
+            command.add_option("--seconds", arguments.options.seconds,
+                               "for each; what is not explored by then is unknown");
             command.add_option("--jobs", arguments.options.jobs, "worker processes")
                 ->capture_default_str();
             command
