@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "arguments.hpp"
+#include "campaign/explore.hpp"
 #include "campaign/token.hpp"
 #include "commands.hpp"
 #include "crash_interrupt.hpp"
@@ -24,6 +25,15 @@
 namespace holdfast::tool {
 namespace {
 
+// A campaign over the subject's run, or over that with a bug planted in it.
+Result<crash::Outcome> run_planted(crash::Subject& subject, const std::string& plant,
+                                   const crash::Options& options) {
+    if (plant.empty()) return crash::run(subject, options);
+    auto run = trace_planted(subject, plant, options);
+    if (!run) return std::unexpected(run.error());
+    return crash::explore(subject, *run, options);
+}
+
 struct RunArguments {
     SubjectArguments subject;
     std::string json_file;
@@ -31,6 +41,7 @@ struct RunArguments {
     std::string shard = "0/1";
     bool eadr = false;
     bool windows = false;
+    std::string plant;
     std::optional<std::uint64_t> per_window;
     crash::Options options;
 };
@@ -53,7 +64,7 @@ Outcome run(const Context& context, const RunArguments& arguments) {
     options.platform = arguments.eadr ? crash::Platform::eadr : crash::Platform::adr;
     CrashProgress progress((*subject)->name());
     options.progress = [&](const crash::Progress& now) { progress.update(now); };
-    auto outcome = crash::run(**subject, options);
+    auto outcome = run_planted(**subject, arguments.plant, options);
     progress.clear();
     if (!outcome) return std::unexpected(outcome.error());
     if (context.json || (arguments.json && arguments.json_file.empty()))
@@ -76,6 +87,7 @@ void declare_run(CLI::App& command, RunArguments& arguments) {
     declare_subject(command, arguments.subject);
     declare_programs(command, arguments.subject, true);
     declare_limits(command, options);
+    declare_plant(command, arguments.plant);
     command.add_option("--states", options.states, "judge at most so many states");
     command
         .add_option("--per-window", arguments.per_window,
@@ -115,9 +127,18 @@ void declare_run(CLI::App& command, RunArguments& arguments) {
 
 struct ReplayArguments {
     SubjectArguments subject;
-    std::string token;
+    std::string token, plant;
     crash::Options options;
 };
+
+Result<crash::Outcome> replay_planted(crash::Subject& subject, const ReplayArguments& arguments) {
+    if (arguments.plant.empty()) return crash::replay(subject, arguments.token, arguments.options);
+    const auto token = crash::Token::parse(arguments.token);
+    if (!token) return std::unexpected(token.error());
+    auto run = trace_planted(subject, arguments.plant, arguments.options);
+    if (!run) return std::unexpected(run.error());
+    return crash::replay_run(subject, *run, *token, arguments.options);
+}
 
 Outcome replay(const Context& context, const ReplayArguments& arguments) {
     // The workload's name is the token's second field; if it was a file, the file is needed.
@@ -134,7 +155,7 @@ Outcome replay(const Context& context, const ReplayArguments& arguments) {
                     "the token is of another program: give its --setup, --run and --check too");
     auto subject = make_subject(named);
     if (!subject) return std::unexpected(subject.error());
-    auto outcome = crash::replay(**subject, arguments.token, arguments.options);
+    auto outcome = replay_planted(**subject, arguments);
     if (!outcome) return std::unexpected(outcome.error());
     if (context.json)
         print_json(json_of(*outcome));
@@ -144,7 +165,7 @@ Outcome replay(const Context& context, const ReplayArguments& arguments) {
 }
 
 struct ShrinkArguments {
-    std::string token;
+    std::string token, plant, out;
     crash::Options options;
 };
 
@@ -160,7 +181,7 @@ Outcome shrink(const Context& context, const ShrinkArguments& arguments) {
     crash::Outcome last;
     const auto fails = [&](const crash::Script& candidate) -> Result<bool> {
         crash::StoreWorkload workload(candidate);
-        auto outcome = crash::run(workload, options);
+        auto outcome = run_planted(workload, arguments.plant, options);
         if (!outcome) return std::unexpected(outcome.error());
         if (outcome->violations.empty()) return false;
         last = std::move(*outcome);
@@ -174,10 +195,25 @@ Outcome shrink(const Context& context, const ShrinkArguments& arguments) {
             fmt::format("{} does not fail any more: there is nothing to shrink", token->subject));
     auto shortest = crash::shrink(*script, fails);
     if (!shortest) return std::unexpected(shortest.error());
+    // Tokens name a workload; this one has a name once it is a file.
+    shortest->name = arguments.out.empty() ? token->subject + "-shortened"
+                                           : arguments.out.substr(arguments.out.rfind('/') + 1);
+    const auto again = fails(*shortest);
+    if (!again) return std::unexpected(again.error());
+    const std::string text =
+        fmt::format("# {}\n{}", last.violations.front().text, shortest->to_text());
+    if (!arguments.out.empty()) {
+        std::ofstream file(arguments.out);
+        file << text;
+        file.close();
+        if (!file) return fail(ErrorCode::io, fmt::format("{} cannot be written", arguments.out));
+    }
     if (context.json)
         print_json({{"workload", shortest->to_text()}, {"result", json_of(last)}});
+    else if (arguments.out.empty())
+        print("{}", text);
     else
-        print("# {}\n{}", last.violations.front().text, shortest->to_text());
+        print_text(last, false, "");
     return ExitStatus::findings;
 }
 
@@ -247,6 +283,7 @@ void add_crash_commands(CLI::App& app, Context& context) {
             command.add_option("TOKEN", arguments.token, "as `crash run` prints it")->required();
             declare_programs(command, arguments.subject, true);
             declare_limits(command, arguments.options);
+            declare_plant(command, arguments.plant);
         },
         replay);
     add_command<ShrinkArguments>(
@@ -257,6 +294,10 @@ void add_crash_commands(CLI::App& app, Context& context) {
             arguments.options.jobs = std::max(1U, std::thread::hardware_concurrency());
             arguments.options.states_per_window = 400;
             command.add_option("TOKEN", arguments.token, "as `crash run` prints it")->required();
+            command.add_option("--out", arguments.out,
+                               "write the workload there, and print its own token, which `crash "
+                               "replay` takes in that file's folder");
+            declare_plant(command, arguments.plant);
         },
         shrink);
     add_command<MergeArguments>(

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "mutants/planted_bug.hpp"
 #include "subjects/command_subject.hpp"
 #include "subjects/import_workload.hpp"
 #include "subjects/store_workload.hpp"
@@ -76,9 +77,34 @@ void declare_limits(CLI::App& command, crash::Options& options) {
         ->check(CLI::PositiveNumber);
 }
 
+void declare_plant(CLI::App& command, std::string& plant) {
+    command
+        .add_option("--plant", plant,
+                    "leave out every flush or fence of a workload, to see a finding: drop_flush, "
+                    "drop_fence, or of one kind of call, drop_fence:unmap")
+        ->envname("HOLDFAST_CRASH_PLANT");
+}
+
+Result<crash::TracedRun> trace_planted(crash::Subject& subject, const std::string& plant,
+                                       const crash::Options& options) {
+    const auto bug = crash::PlantedBug::parse(plant);
+    if (!bug) return std::unexpected(bug.error());
+    auto* const workload = dynamic_cast<crash::StoreWorkload*>(&subject);
+    if (workload == nullptr)
+        return fail(ErrorCode::invalid_argument,
+                    "bugs are planted in workloads only, not in other programs (--plant)");
+    return crash::trace_with_bug(*workload, options, *bug);
+}
+
 // A file with a script, or a name.
 Result<crash::Script> load_workload(const std::string& name) {
     std::ifstream file(name);
+    if (name == crash::ImportWorkload::kName)
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("{} is no list of calls: `crash run`, `replay` and `trace` take it, "
+                        "this does not",
+                        name));
     if (name.find('/') == std::string::npos && !name.ends_with(".txt") && !file.good())
         return crash::find_workload(name);
     if (!file.good()) return fail(ErrorCode::not_found, fmt::format("{}: no such workload", name));

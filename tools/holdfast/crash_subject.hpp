@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "judge/traced_run.hpp"
 #include "subjects/script.hpp"
 
 namespace holdfast::tool {
@@ -22,6 +23,12 @@ struct SubjectArguments {
 void declare_subject(CLI::App& command, SubjectArguments& arguments);
 void declare_programs(CLI::App& command, SubjectArguments& arguments, bool with_check);
 void declare_limits(CLI::App& command, crash::Options& options);
+
+// --plant: a bug in the run of a workload, for trying what becomes of a finding.
+void declare_plant(CLI::App& command, std::string& plant);
+// The workload's run with that bug. Errors: invalid_argument, for other programs too.
+Result<crash::TracedRun> trace_planted(crash::Subject& subject, const std::string& plant,
+                                       const crash::Options& options);
 
 // Errors: not_found for a workload that is none; invalid_argument for commands that cannot be.
 Result<crash::Script> load_workload(const std::string& name);
