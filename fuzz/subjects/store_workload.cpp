@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "oracle/compare.hpp"
+#include "store/store_state.hpp"
 #include "subjects/fewer_lanes.hpp"
 
 namespace holdfast::crash {
@@ -86,6 +89,29 @@ std::vector<Calls> next_calls(const oracle::Model& model) {
     return calls;
 }
 
+// How often a process has begun to change the store, at least: each raises the boot epoch, and that
+// is durable before anything else is changed.
+class EpochCount {
+  public:
+    void reopen() { changed_ = false; }
+    void count(const Step& step) {
+        if (step.calls.empty()) return reopen();
+        const bool changes =
+            !step.finds_full &&
+            std::any_of(step.calls.begin(), step.calls.end(), [](const Call& call) {
+                return call.verb != Verb::write && call.verb != Verb::grow &&
+                       call.verb != Verb::release_limbo;
+            });
+        if (changes && !changed_) ++epochs_;
+        changed_ = changed_ || changes;
+    }
+    std::uint64_t value() const { return epochs_; }
+
+  private:
+    std::uint64_t epochs_ = 0;
+    bool changed_ = false;
+};
+
 std::string joined(const std::vector<std::string>& lines) {
     return fmt::format("{}", fmt::join(lines, "; "));
 }
@@ -118,6 +144,15 @@ StoreWorkload::StoreWorkload(Script script) : script_(std::move(script)) {
     // Creating the store is an operation, if it is crashed.
     if (script_.crashes_creation) models_.push_back(model);
     run_steps(model, script_.operations, &models_);
+
+    EpochCount epochs;
+    for (const Step& step : script_.set_up) epochs.count(step);
+    if (!script_.crashes_creation) epochs.reopen();
+    least_epochs_.assign(script_.crashes_creation ? 2 : 1, epochs.value());
+    for (const Step& step : script_.operations) {
+        epochs.count(step);
+        least_epochs_.push_back(epochs.value());
+    }
 }
 
 Result<Store> StoreWorkload::create(const std::string& path) const {
@@ -185,6 +220,13 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
     if (found == nullptr) return wrong;
     if (const auto broken = oracle::broken_invariants(*store); !broken.empty())
         return joined(broken);
+    // What a process has changed is there, so must be that it was another one.
+    std::uint64_t least_epoch = least_epochs_.at(moment.acknowledged);
+    if (found != &allowed.front() && !oracle::compare(*store, allowed.front()).empty())
+        least_epoch = least_epochs_.at(moment.acknowledged + 1);
+    if (const std::uint64_t epoch = store->state().boot_epoch(); epoch < least_epoch)
+        return fmt::format("the boot epoch is {}, but what is there was changed in epoch {}", epoch,
+                           least_epoch);
 
     oracle::Model model = *found;
     for (const Calls& calls : next_calls(model)) {

@@ -1,9 +1,9 @@
 // A holdfast store as a subject of the crash harness: calls of the API, judged by the model.
 //
 // After each crash: the store opens; every space is as before or as after the call in flight,
-// whatever was acknowledged is there (oracle/compare.hpp); every invariant of `verify` holds and
-// the frames add up; then it goes on working, nothing that an interrupted call had reserved stays
-// behind, and it still agrees.
+// whatever was acknowledged is there (oracle/compare.hpp), and the boot epoch in which it was
+// changed; every invariant of `verify` holds and the frames add up; then it goes on working,
+// nothing that an interrupted call had reserved stays behind, and it still agrees.
 #pragma once
 
 #include <optional>
@@ -34,7 +34,8 @@ class StoreWorkload final : public Subject {
     Result<Store> create(const std::string& path) const;
     std::vector<oracle::Model> allowed_at(const Moment& moment) const;
     Script script_;
-    std::vector<oracle::Model> models_;  // after 0, 1, … operations
+    std::vector<oracle::Model> models_;        // after 0, 1, … operations
+    std::vector<std::uint64_t> least_epochs_;  // boot epochs, the same
 };
 
 }  // namespace holdfast::crash
