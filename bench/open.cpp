@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <vector>
 
 #include "peers.hpp"
 #include "suite.hpp"
@@ -178,13 +179,48 @@ void add_size(Suite& suite, std::size_t size) {
                    "pmemobj_open + pmemobj_close", kNoGoal});
 }
 
+// A closed pool with one page of its own, and external regions.
+struct SavedRegions {
+    explicit SavedRegions(unsigned regions) : store(pool_bytes(1)), files(regions) {
+        Space space = store.space("space");
+        store.map_shared(space, kStart, 1);
+        for (const ScratchFile& file : files)
+            value_of(store.store().add_external_region(
+                file.path(), {.size_bytes = std::uint64_t{64} << 20, .sparse = true}));
+        store.close();
+    }
+    StoreFixture store;
+    std::vector<ScratchFile> files;
+};
+
+std::array<std::unique_ptr<SavedRegions>, 33> saved_regions;
+
+void add_regions(Suite& suite, unsigned regions) {
+    const std::string size = fmt::format("{}_regions", regions);
+    suite
+        .add("open/turns/" + size,
+             [=, &suite](benchmark::State& state) {
+                 auto& saved_here = saved_regions.at(regions);
+                 if (!saved_here) saved_here = std::make_unique<SavedRegions>(regions);
+                 open_in_turns(state, suite, saved_here->store.path(), 1, size);
+             })
+        ->Iterations(kTurns);
+    suite.compare({fmt::format("open to first read, {} external regions", regions),
+                   "open/holdfast/" + size, "open/pmemobj/" + size,
+                   "pmemobj_open of the same pool", at_most(1.1)});
+}
+
 void add(Suite& suite) {
+    for (const unsigned regions : {1U, 8U, 32U}) add_regions(suite, regions);
     for (std::size_t size = 0; size < kSizes.size(); ++size) add_size(suite, size);
     suite.compare({"open to first read, 16M pages", "open/holdfast/16M", "open/holdfast/1",
                    "the same with 1 page mapped", at_most(1.1)});
 }
 
-void clean_up() { saved = {}; }
+void clean_up() {
+    saved = {};
+    saved_regions = {};
+}
 
 }  // namespace
 

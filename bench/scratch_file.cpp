@@ -20,7 +20,7 @@ constexpr std::string_view kPrefix = "holdfast-bench-";
 constexpr std::string_view kLockSuffix = "-lock";
 
 // What the signal handler reads: plain arrays, since it may neither lock nor allocate.
-constexpr unsigned kSlots = 64;
+constexpr unsigned kSlots = 128;
 constexpr std::size_t kPathMax = 96;
 std::array<std::array<char, kPathMax>, kSlots> live_paths{};
 std::array<std::array<char, kPathMax>, kSlots> live_locks{};

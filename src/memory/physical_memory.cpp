@@ -104,6 +104,7 @@ const Region* PhysicalMemory::replaced_region(FrameNumber frame) const {
 }
 
 void PhysicalMemory::close_to_allocation(unsigned index) {
+    regions_[index].look();
     regions_[index].state_.store(RegionState::detached, std::memory_order_release);
 }
 
@@ -199,22 +200,19 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
                                 pool_.path(), index));
     Region& region = regions_[index];
     region.index_ = index;
+    region.memory_ = this;
     region.record_ = record;
     region.metadata_ = reinterpret_cast<std::uint64_t*>(pool_.at(record.metadata_offset));
     region.initialized_.store(record.initialized, std::memory_order_relaxed);
-    if (record.state == RegionStateOnMedium::detached) {
-        region.state_.store(RegionState::detached, std::memory_order_relaxed);
-    } else if (record.kind == RegionKindOnMedium::pool) {
+    if (record.kind == RegionKindOnMedium::pool) {
         region.host_ = pool_.at(record.frames_offset);
         region.reachable_frames_ = record.frame_count;
-        if (auto done = provide_window(region, record.window_frames); !done) return done;
+        region.was_looked_at_.store(true, std::memory_order_release);
+        const std::scoped_lock lock(looking_);
+        if (!provide_window(region, record.window_frames))
+            return fail(ErrorCode::no_space, "no memory to mark the validated tables of a region");
     } else if (record.kind == RegionKindOnMedium::external) {
-        attach_file(region);
-        if (region.reachable_frames_ != 0)
-            if (auto done = provide_window(region, region.reachable_frames_); !done) return done;
-    } else {
-        if (auto done = attach_volatile(region); !done) return done;
-        if (auto done = provide_window(region, record.frame_count); !done) return done;
+        has_files_.store(true, std::memory_order_release);
     }
     if (record.previous != format::PreviousBase::none) {
         const std::size_t count = former_count_.load(std::memory_order_relaxed);
@@ -228,7 +226,25 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
     return {};
 }
 
-void PhysicalMemory::attach_file(Region& region) {
+void PhysicalMemory::look_at(unsigned index) const {
+    const std::scoped_lock lock(looking_);
+    Region& region = regions_[index];
+    if (region.was_looked_at_.load(std::memory_order_relaxed)) return;
+    if (region.record_.state == RegionStateOnMedium::detached)
+        region.state_.store(RegionState::detached, std::memory_order_relaxed);
+    else if (region.kind() == RegionKind::external)
+        attach_file(region);
+    else
+        attach_volatile(region);
+    if (region.reachable_frames_ != 0 && !provide_window(region, region.reachable_frames_)) {
+        region.reachable_frames_ = 0;
+        region.state_.store(RegionState::missing, std::memory_order_relaxed);
+        region.trouble_ = fmt::format("region {}: no memory to map it", index);
+    }
+    region.was_looked_at_.store(true, std::memory_order_release);
+}
+
+void PhysicalMemory::attach_file(Region& region) const {
     const auto path = region_path(pool_, region.record_);
     FoundFile found;
     if (path)
@@ -244,24 +260,27 @@ void PhysicalMemory::attach_file(Region& region) {
     region.host_ = found.memory->data() + format::kRegionFramesOffset;
     region.reachable_frames_ = found.reachable_frames;
     region.file_ = &pool_.adopt(std::move(found.memory));
-    has_files_.store(true, std::memory_order_release);
 }
 
-Result<void> PhysicalMemory::attach_volatile(Region& region) const {
+void PhysicalMemory::attach_volatile(Region& region) const {
     auto memory = pool::ForeignMemory::anonymous(region.frame_count() << kPageShift);
-    if (!memory) return std::unexpected(memory.error());
+    if (!memory) {
+        region.state_.store(RegionState::missing, std::memory_order_relaxed);
+        region.trouble_ =
+            fmt::format("region {}: {}", region.index_, std::move(memory.error().message));
+        return;
+    }
     region.host_ = pool_.adopt(std::move(*memory)).data();
     region.reachable_frames_ = region.frame_count();
-    return {};
 }
 
 // So many frames from the region's base on are mapped in one piece.
-Result<void> PhysicalMemory::provide_window(const Region& region, std::uint64_t frames) {
+bool PhysicalMemory::provide_window(const Region& region, std::uint64_t frames) const {
     const std::size_t windows = window_count_.load(std::memory_order_relaxed);
     for (std::size_t i = 0; i < windows; ++i)
         if (windows_[i].contains(region.base(), region.frame_count()) &&
             windows_[i].host(region.base()) == region.host_)
-            return {};
+            return true;
     FrameNumber first_mark = region.base();
     std::uint64_t marks = frames;
     // Across a large power of two the aligned range would be far larger than the window; and only
@@ -274,11 +293,10 @@ Result<void> PhysicalMemory::provide_window(const Region& region, std::uint64_t 
     }
     Window& window = windows_[windows];
     window = Window(region.base(), frames, region.host_, first_mark, marks);
-    if (!window)
-        return fail(ErrorCode::no_space, "no memory to mark the validated tables of a region");
+    if (!window) return false;
     if (is_linked) linked_tables_ = LinkedTables(window, aligned);
     window_count_.store(windows + 1, std::memory_order_release);
-    return {};
+    return true;
 }
 
 Result<void> PhysicalMemory::initialize_metadata(const Region& region, std::uint64_t up_to) {
@@ -319,7 +337,7 @@ Result<void> PhysicalMemory::begin_epoch(pool::WriteSet& writes) {
     };
     std::vector<Pair> pairs;
     for (const Region& region : regions())
-        if (region.file_ != nullptr)
+        if (region.reachable_frames() != 0 && region.file_ != nullptr)
             pairs.push_back({&region, stamp_of(*region.file_).value_or(0), random_stamp()});
     if (pairs.empty()) return pool_.commit(writes);
     const auto change_each = [&](pool::TransactionScope& scope, const auto& change) {

@@ -7,6 +7,10 @@
 // A region that has got another base answers to its frames' earlier numbers, too: `current` says
 // what they are now, and the functions that look a frame up ask it.
 //
+// The file of an external region is looked at when something of it is first asked for, be it only
+// its state: opening a store costs the same for any number of regions. (The first change asks for
+// all.)
+//
 // A region whose memory is out of reach has metadata, which is in the pool, and no window: its
 // frames can be looked up and released, but have no host address.
 #pragma once
@@ -40,12 +44,17 @@ struct MetadataWords {
     explicit operator bool() const { return word0 != nullptr; }
 };
 
+class PhysicalMemory;
+
 class Region {
   public:
     unsigned index() const { return index_; }
     RegionKind kind() const { return static_cast<RegionKind>(record_.kind); }
-    // As it was found at opening; detached also when it was since.
-    RegionState state() const { return state_.load(std::memory_order_acquire); }
+    // As it was found; detached also when it was since.
+    RegionState state() const {
+        look();
+        return state_.load(std::memory_order_acquire);
+    }
     // A sentence, unless attached.
     std::string trouble() const;
 
@@ -53,7 +62,10 @@ class Region {
     FrameNumber end() const { return base() + frame_count(); }
     std::uint64_t frame_count() const { return record_.frame_count; }
     // So many of them, from the base on, have memory.
-    std::uint64_t reachable_frames() const { return reachable_frames_; }
+    std::uint64_t reachable_frames() const {
+        look();
+        return reachable_frames_;
+    }
     bool contains(FrameNumber frame) const {
         return frame.value() - record_.base_frame < record_.frame_count;
     }
@@ -65,6 +77,7 @@ class Region {
     }
     // Null if it is out of reach.
     std::byte* host(FrameNumber frame) const {
+        look();
         const std::uint64_t at = frame.value() - record_.base_frame;
         return at < reachable_frames_ ? host_ + (at << kPageShift) : nullptr;
     }
@@ -73,6 +86,9 @@ class Region {
 
   private:
     friend class PhysicalMemory;
+    void look() const;
+    const PhysicalMemory* memory_ = nullptr;
+    std::atomic<bool> was_looked_at_ = false;
     unsigned index_ = 0;
     format::RegionRecord record_{};
     std::atomic<RegionState> state_ = RegionState::attached;
@@ -109,7 +125,7 @@ class PhysicalMemory {
     // `writes` in the first of its commits. To be called before the first change after opening.
     Result<void> begin_epoch(pool::WriteSet& writes);
 
-    // Whether external regions are attached.
+    // Whether there are external regions.
     bool has_files() const { return has_files_.load(std::memory_order_acquire); }
 
     std::span<const Region> regions() const {
@@ -185,10 +201,13 @@ class PhysicalMemory {
     void write_next_base(pool::TransactionScope& scope, std::uint64_t next_base) const;
 
   private:
+    friend class Region;
     Result<void> take_up(unsigned index);
-    void attach_file(Region& region);
-    Result<void> attach_volatile(Region& region) const;
-    Result<void> provide_window(const Region& region, std::uint64_t frames);
+    void look_at(unsigned index) const;
+    void attach_file(Region& region) const;
+    void attach_volatile(Region& region) const;
+    // False if there is no memory to mark the validated tables.
+    bool provide_window(const Region& region, std::uint64_t frames) const;
     Result<format::RegionRecord> new_record(pool::Offset place, std::uint64_t frames,
                                             std::uint64_t& next_base) const;
     Result<unsigned> add_record(format::RegionRecord record, const std::string& path);
@@ -203,7 +222,9 @@ class PhysicalMemory {
     const bool emulate_pmem_;
     std::mutex adding_;
     std::atomic<bool> has_files_ = false;
-    std::array<Region, format::kMaxRegions> regions_;
+    // Regions and windows of what was not looked at yet come to be behind the back of readers.
+    mutable std::mutex looking_;
+    mutable std::array<Region, format::kMaxRegions> regions_;
     std::atomic<std::size_t> region_count_ = 0;
     // Numbers of before: of frames that have others now, or that are gone.
     struct Former {
@@ -213,9 +234,13 @@ class PhysicalMemory {
     };
     std::array<Former, format::kMaxRegions> former_;
     std::atomic<std::size_t> former_count_ = 0;
-    std::array<Window, format::kMaxRegions> windows_;
-    LinkedTables linked_tables_;
-    std::atomic<std::size_t> window_count_ = 0;
+    mutable std::array<Window, format::kMaxRegions> windows_;
+    mutable LinkedTables linked_tables_;
+    mutable std::atomic<std::size_t> window_count_ = 0;
 };
+
+inline void Region::look() const {
+    if (!was_looked_at_.load(std::memory_order_acquire)) memory_->look_at(index_);
+}
 
 }  // namespace holdfast::memory
