@@ -6,14 +6,17 @@
 #include <map>
 #include <optional>
 
+#include "space/space_state.hpp"
+
 namespace holdfast::oracle {
 
 using Verb = Call::Verb;
 
 std::string Call::to_string() const {
-    constexpr std::array kNames = {"create",   "rename",     "remove",       "map",
-                                   "map_lazy", "map_shared", "unmap",        "protect",
-                                   "write",    "grow",       "release_limbo"};
+    constexpr std::array kNames = {
+        "create",        "rename",       "remove", "map",    "map_lazy", "map_shared",
+        "unmap",         "protect",      "write",  "mark",   "prefer",   "grow",
+        "release_limbo", "add_volatile", "detach", "attach", "move",     "finish_moves"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -58,6 +61,39 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
 
 namespace {
 
+template <typename T>
+Result<void> without_value(const Result<T>& result) {
+    if (!result) return std::unexpected(result.error());
+    return {};
+}
+
+Result<void> run_on_store(Store& store, const Call& call) {
+    const auto region = static_cast<unsigned>(call.word);
+    switch (call.verb) {
+        case Verb::grow:
+            return store.grow(call.word);
+        case Verb::release_limbo:
+            return without_value(store.release_limbo(call.word));
+        case Verb::add_volatile:
+            return without_value(store.add_volatile_region(call.word, LossPolicy::zero));
+        case Verb::detach:
+            return store.detach_region(region);
+        case Verb::attach:
+            return store.replace_region(region, "");
+        case Verb::move:
+            return store.move_region(region);
+        default:
+            return store.finish_moves();
+    }
+}
+
+Result<void> prefer(const Space& space, unsigned region, Transaction* transaction) {
+    if (transaction != nullptr) return transaction->prefer_region(space, region);
+    Transaction own = Store(space.state().store).begin();
+    if (auto done = own.prefer_region(space, region); !done) return done;
+    return own.commit();
+}
+
 // The same call through a transaction or directly.
 template <typename Doer, typename OpenSpace>
 Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
@@ -74,14 +110,8 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
         default:
             break;
     }
-    if constexpr (std::is_same_v<Doer, Store>) {
-        if (call.verb == Verb::grow) return doer.grow(call.word);
-        if (call.verb == Verb::release_limbo) {
-            auto released = doer.release_limbo(call.word);
-            if (!released) return std::unexpected(released.error());
-            return {};
-        }
-    }
+    if constexpr (std::is_same_v<Doer, Store>)
+        if (call.is_of_store()) return run_on_store(doer, call);
     auto space = open(call.space);
     if (!space) return std::unexpected(space.error());
     if (call.verb == Verb::write) {
@@ -89,6 +119,7 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
         auto done = space->write(call.range.start, std::as_bytes(std::span(&call.word, 1)));
         return done ? space->persist({call.range.start, sizeof call.word}) : done;
     }
+    if (call.verb == Verb::mark) return without_value(space->handle(call.range));
     Transaction* transaction = nullptr;
     if constexpr (std::is_same_v<Doer, Transaction>) transaction = &doer;
     const MapOptions options{.lazy = call.verb == Verb::map_lazy, .name = call.name};
@@ -107,6 +138,8 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
                        : space->map_shared(call.range, call.protection, *source, call.source,
                                            options);
         }
+        case Verb::prefer:
+            return prefer(*space, static_cast<unsigned>(call.word), transaction);
         case Verb::unmap:
             return transaction != nullptr ? transaction->unmap(*space, call.range)
                                           : space->unmap(call.range);
@@ -155,7 +188,7 @@ Result<void> run(Store& store, const Calls& calls) {
 namespace {
 
 std::optional<ErrorCode> run_one(Model& model, const Call& call) {
-    if (call.verb == Verb::grow || call.verb == Verb::release_limbo) return std::nullopt;
+    if (call.is_of_store()) return std::nullopt;
     const bool names_only =
         call.verb == Verb::create || call.verb == Verb::rename || call.verb == Verb::remove;
     if (!names_only && !model.spaces.contains(call.space)) return ErrorCode::not_found;
@@ -179,11 +212,9 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
             return model.protect(call.space, call.range, call.protection);
         case Verb::write:
             return model.write(call.space, call.range.start, call.word);
-        case Verb::grow:
-        case Verb::release_limbo:
-            return std::nullopt;
+        default:
+            return std::nullopt;  // a mark or a wish changes no page
     }
-    return ErrorCode::invalid_argument;
 }
 
 }  // namespace

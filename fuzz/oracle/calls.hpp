@@ -26,19 +26,28 @@ struct Call {
         unmap,
         protect,
         write,
-        // What changes no space: how much is there.
+        mark,    // takes a handle of a range
+        prefer,  // the region that a space's pages come from
+        // What changes no space: how much is there, and where.
         grow,
-        release_limbo
+        release_limbo,
+        add_volatile,  // a region of so many bytes, whose pages come back as zeros
+        detach,
+        attach,  // again
+        move,    // a region gets another base
+        finish_moves
     };
     Verb verb{};
     std::string space, other;
     Range range, source;
     Protection protection;
     std::string name;
-    std::uint64_t word = 0;  // written; or how many bytes to grow by, or tables to release
+    std::uint64_t word = 0;  // written; or how many bytes or tables, or which region
     Levels levels = Levels::four;
 
     std::string to_string() const;
+    // Whether it is a store's alone: no space is different after it, and no transaction has it.
+    bool is_of_store() const { return verb >= Verb::grow; }
 };
 
 // One call, or several that are to be one transaction.

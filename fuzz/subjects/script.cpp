@@ -90,11 +90,21 @@ class Words {
     std::string complaint_;
 };
 
+// Calls of the store with one number.
+constexpr std::pair<const char*, Verb> kOfStore[] = {
+    {"grow", Verb::grow},     {"release", Verb::release_limbo}, {"volatile", Verb::add_volatile},
+    {"detach", Verb::detach}, {"attach", Verb::attach},         {"move", Verb::move}};
+
 std::optional<Call> call_of(const std::string& verb, Words& words) {
     Call call;
-    if (verb == "grow" || verb == "release") {
-        call.verb = verb == "grow" ? Verb::grow : Verb::release_limbo;
+    for (const auto& [name, of_store] : kOfStore) {
+        if (verb != name) continue;
+        call.verb = of_store;
         call.word = words.number("number");
+        return call;
+    }
+    if (verb == "finish_moves") {
+        call.verb = Verb::finish_moves;
         return call;
     }
     call.space = words.word("space");
@@ -120,9 +130,12 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         call.protection = words.protection();
         call.other = words.word("source space");
         call.source = words.range();
-    } else if (verb == "unmap") {
-        call.verb = Verb::unmap;
+    } else if (verb == "unmap" || verb == "handle") {
+        call.verb = verb == "unmap" ? Verb::unmap : Verb::mark;
         call.range = words.range();
+    } else if (verb == "prefer") {
+        call.verb = Verb::prefer;
+        call.word = words.number("region");
     } else if (verb == "write") {
         call.verb = Verb::write;
         call.range = {VirtAddr(words.number("address")), 8};
@@ -237,11 +250,17 @@ std::string text_of(const Call& call) {
         case Verb::write:
             return fmt::format("write {} {:#x} {:#x}", call.space, call.range.start.bits(),
                                call.word);
-        case Verb::grow:
-            return fmt::format("grow {}", call.word);
-        case Verb::release_limbo:
-            return fmt::format("release {}", call.word);
+        case Verb::mark:
+            return fmt::format("handle {} {}", call.space, range(call.range));
+        case Verb::prefer:
+            return fmt::format("prefer {} {}", call.space, call.word);
+        case Verb::finish_moves:
+            return "finish_moves";
+        default:
+            break;
     }
+    for (const auto& [name, of_store] : kOfStore)
+        if (call.verb == of_store) return fmt::format("{} {}", name, call.word);
     return {};
 }
 

@@ -12,7 +12,13 @@
 //     unmap SPACE ADDRESS PAGES
 //     protect SPACE ADDRESS PAGES PROT
 //     write SPACE ADDRESS WORD            the first word of a page, and persists it
+//     handle SPACE ADDRESS PAGES          takes one, which leaves a mark
+//     prefer SPACE REGION
 //     grow BYTES
+//     volatile BYTES                      a region, whose pages come back as zeros
+//     detach REGION / attach REGION       again
+//     move REGION                         to another base
+//     finish_moves
 //     release TABLES                      of limbo
 //     begin / commit                      what is between them is one transaction
 //     full CALL                           the call, or the transaction (`full` in the place of

@@ -216,6 +216,51 @@ const std::vector<NamedWorkload>& workloads() {
             operations
             map a 0x80000000 300 rw
         )"},
+        {"volatile_region", "a region of volatile memory, and a space that prefers it", R"(
+            pool 12MiB
+            frames 1MiB
+            create a
+            operations
+            volatile 0x100000
+            prefer a 1
+            map a 0x40000000 2 rw
+            detach 1
+            reopen
+            attach 1
+        )"},
+        {"move_region", "another base, and changes before all entries have followed", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw
+            map b 0x401fe000 30 rw
+            write a 0x40001000 5
+            operations
+            move 0
+            reopen
+            unmap a 0x40000000 1
+            protect b 0x401fe000 25 r
+        )"},
+        {"finish_moves", "all entries follow, and the region moves again", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw
+            map b 0x401fe000 3 rw
+            remove b
+            create c 3
+            move 0
+            reopen
+            operations
+            finish_moves
+            move 0
+        )"},
+        {"handle", "marks for handles, cut by unmapping", R"(
+            create a
+            map a 0x40000000 8 rw
+            operations
+            handle a 0x40001000 5
+            handle a 0x40002000 1
+            unmap a 0x40002000 2
+        )"},
         {"reopen", "changes, a restart, and changes", R"(
             create a
             operations
