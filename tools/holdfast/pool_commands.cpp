@@ -44,7 +44,7 @@ Json json_of(const SpaceInfo& space) {
 
 Json json_of(const StoreInfo& info) {
     Json regions = Json::array(), spaces = Json::array();
-    for (const RegionInfo& region : info.regions) regions.push_back(json_of(region));
+    for (const RegionInfo& region : info.regions) regions.push_back(tool::json_of(region));
     for (const SpaceInfo& space : info.spaces) spaces.push_back(json_of(space));
     return {
         {"uuid", to_string(info.uuid)},
