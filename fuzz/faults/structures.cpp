@@ -41,7 +41,8 @@ class Survey {
 
     Result<std::vector<Structure>> run() {
         superblock();
-        for (const memory::Region& region : memory_.regions()) frames_of(region);
+        for (const memory::Region& region : memory_.regions())
+            if (region.kind() == RegionKind::pool) frames_of(region);
         if (auto done = builds(); !done) return std::unexpected(done.error());
         return std::move(all_);
     }

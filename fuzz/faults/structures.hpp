@@ -35,10 +35,10 @@ struct Structure {
     std::uint64_t size_bytes() const { return size_of(kind); }
 };
 
-// All there are, each once: those that are reachable, in limbo and reserved for an interrupted
-// call, by what the frames' metadata say. Of free frames the metadata of one of each region, and of
-// the first of each extent that a build record names. Of region records one more than there are
-// regions.
+// All there are in the pool, each once: those that are reachable, in limbo and reserved for an
+// interrupted call, by what the frames' metadata say. Of free frames the metadata of one of each
+// region, and of the first of each extent that a build record names. Of region records one more
+// than there are regions.
 Result<std::vector<Structure>> structures_of(const Store& store);
 
 }  // namespace holdfast::crash
