@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 
 #include "judge/child_process.hpp"
 #include "judge/scratch_folder.hpp"
@@ -140,6 +142,13 @@ Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std:
     Result<std::vector<std::byte>> image{};
     if (std::filesystem::exists(path, ignored)) image = read_file(path);
     if (!image) return std::unexpected(image.error());
+    constexpr std::string_view kPoolset = "PMEMPOOLSET";
+    if (image->size() >= kPoolset.size() &&
+        std::memcmp(image->data(), kPoolset.data(), kPoolset.size()) == 0)
+        return fail(ErrorCode::unsupported,
+                    fmt::format("the set-up of {} makes a poolset, and stores to several files are "
+                                "not traced: let it make a pool of one file",
+                                subject.name()));
     const std::string trace_path = folder.path() + "/trace";
     auto trace = subject.is_other_program()
                      ? trace_program(trace_path, seconds,

@@ -108,6 +108,11 @@ TEST_F(CrashProgram, ChecksThatDieOrHangAreFindings) {
     EXPECT_NE(outcome.at("violations").dump().find("did not end within 0.3 s"), std::string::npos);
 }
 
+TEST_F(CrashProgram, APoolsetIsRefused) {
+    expect_failure(crash_run("printf 'PMEMPOOLSET\n16M %s.part\n' {pool} > {pool}", "true", "true"),
+                   3, "unsupported", "let it make a pool of one file");
+}
+
 TEST_F(CrashProgram, TraceIsSummarisedPrintedAndExported) {
     const TemporaryPool trace, log, pool;
     // Two programs, one after the other.
