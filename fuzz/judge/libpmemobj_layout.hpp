@@ -13,6 +13,10 @@
 namespace holdfast::crash::layout {
 
 inline constexpr std::uint64_t kHeaderBytes = 4096, kDescriptorBytes = 4096;
+// Of the header its features; a newer one has zeros for its second half in the checksum.
+inline constexpr std::uint64_t kCompatFeaturesAt = 12, kHeaderBytesUnderChecksum = 2048;
+inline constexpr std::uint32_t kCheckBadBlocks = 1;
+inline constexpr std::uint64_t kDescriptorBytesUnderChecksum = 2048;
 inline constexpr std::uint64_t kLanesOffsetAt = kHeaderBytes + 1024;
 inline constexpr std::uint64_t kLaneCountAt = kLanesOffsetAt + 8, kHeapOffsetAt = kLaneCountAt + 8;
 inline constexpr std::uint64_t kLaneBytes = 3072;

@@ -18,7 +18,7 @@
 #include "holdfast/holdfast.hpp"
 #include "judge/child_process.hpp"
 #include "oracle/compare.hpp"
-#include "subjects/fewer_lanes.hpp"
+#include "subjects/lean_pool.hpp"
 #include "subjects/script.hpp"
 #include "trace/stable_hash.hpp"
 
@@ -172,7 +172,7 @@ Result<void> ImportWorkload::set_up(const std::string& path) {
             return done;
         if (auto done = other->persist({kOtherAddress, sizeof kPattern}); !done) return done;
     }
-    return reduce_lanes(path, Script::kLanes);
+    return make_lean(path, Script::kLanes);
 }
 
 Result<void> ImportWorkload::run(const std::string& path, Operations& operations) {

@@ -7,7 +7,7 @@
 
 #include "oracle/compare.hpp"
 #include "store/store_state.hpp"
-#include "subjects/fewer_lanes.hpp"
+#include "subjects/lean_pool.hpp"
 
 namespace holdfast::crash {
 namespace {
@@ -169,7 +169,7 @@ Result<void> StoreWorkload::set_up(const std::string& path) {
         std::optional<Store> store = std::move(*created);
         if (auto done = run_steps(store, path, script_.set_up, nullptr); !done) return done;
     }
-    return script_.lanes == 0 ? Result<void>{} : reduce_lanes(path, script_.lanes);
+    return script_.lanes == 0 ? Result<void>{} : make_lean(path, script_.lanes);
 }
 
 Result<void> StoreWorkload::run(const std::string& path, Operations& operations) {

@@ -24,6 +24,23 @@ TEST(Script, IsTheSameAfterItsText) {
     EXPECT_EQ(value_of(Script::parse("mix", text)).to_text(), text);
 }
 
+TEST(Script, KnowsWhatThePoolIsLikeAndWhatFails) {
+    const std::string text =
+        "pool 12MiB\nframes 1MiB\nlanes 1024\ncreate a\nrepeat 3 0x2000 map a 0x1000 1 rw\n"
+        "operations\nfull map a 0x10000 5 r\nbegin\nmap a 0x20000 1 r\nunmap a 0x1000 1\nfull\n";
+    const Script script = value_of(Script::parse("mine", text));
+    EXPECT_EQ(script.frames_bytes, 1U << 20);
+    EXPECT_EQ(script.lanes, 1024U);
+    ASSERT_EQ(script.set_up.size(), 4U);
+    EXPECT_EQ(script.set_up.back().calls.front().range.start, VirtAddr(0x5000));
+    ASSERT_EQ(script.operations.size(), 2U);
+    EXPECT_TRUE(script.operations[0].finds_full && script.operations[1].finds_full);
+    EXPECT_EQ(script.operations[1].calls.size(), 2U);
+    EXPECT_EQ(value_of(Script::parse("mine", script.to_text())).to_text(), script.to_text());
+    EXPECT_NE(script.to_text().find("full map a"), std::string::npos);
+    EXPECT_FALSE(Script::parse("mine", "create a\nbegin\nmap a 0 1 r\nfull\n"));
+}
+
 TEST(Script, SaysWhatIsWrongWithALine) {
     const auto message = [](const std::string& text) {
         const auto script = Script::parse("mine", text);
