@@ -2,7 +2,7 @@
 //
 //     pool 16MiB                          the pool's size; 16 MiB without this line
 //     frames 2MiB                         how much of it becomes frames at first; all without it
-//     lanes 1024                          of libpmemobj; 64 without this line, 0: all it makes
+//     lanes 1024                          of libpmemobj; 64 without this line; 0: as it is made
 //     create SPACE [3|4|5]
 //     rename SPACE TO
 //     remove SPACE
