@@ -12,6 +12,7 @@
 #include "faults/answers.hpp"
 #include "faults/fault_runner.hpp"
 #include "faults/libpmemobj_structures.hpp"
+#include "faults/structures.hpp"
 #include "judge/scratch_folder.hpp"
 #include "store/store_state.hpp"
 #include "subjects/workloads.hpp"
@@ -135,6 +136,44 @@ TEST(FaultRunner, BeginsWithAnUndamagedStoreOnly) {
     const auto refused = judge_faults(fixture.content, fixture.answers, {any}, 10);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, ErrorCode::damaged);
+}
+
+// What no translation can tell, and what the faults above leave out: a lost write of a whole table.
+TEST(MediaFaults, AnOlderTableInItsOwnPlaceIsFoundByVerify) {
+    const test::TemporaryPool pool;
+    std::vector<Structure> tables;
+    Answers answers;
+    {
+        Store store = pool.create(12 << 20);
+        Space space = value_of(store.create_space("a"));
+        test::must(space.map({VirtAddr(0x401f'e000), 516 * kPageSize}, protection::rw));
+        test::must(space.unmap({VirtAddr(0x401f'f000), 514 * kPageSize}));
+        for (const Structure& each : value_of(structures_of(store)))
+            if (each.kind == StructureKind::table) tables.push_back(each);
+        answers = value_of(answers_of(store));
+    }
+    const auto content = value_of(read_file(pool.path()));
+    const OpenOptions open{.emulation = PmemEmulation::on};
+    unsigned wrong_answers = 0;
+    for (const Structure& older : tables)
+        for (const Structure& newer : tables) {
+            if (older.offset == newer.offset || older.name != newer.name ||
+                older.position.index != newer.position.index)
+                continue;
+            const MediaFault fault{MediaFault::Kind::copy_frame, newer.name, newer.offset,
+                                   older.offset, 0};
+            std::string wrong;
+            {
+                auto image = value_of(CrashImage::create(content));
+                plant(image, fault);
+                if (judge_damaged(image.path(), answers, wrong) != FaultFate::wrong) continue;
+            }
+            ++wrong_answers;
+            auto image = value_of(CrashImage::create(content));
+            plant(image, fault);
+            EXPECT_FALSE(value_of(Store::open(image.path(), open)).verify().clean()) << wrong;
+        }
+    EXPECT_GT(wrong_answers, 0U) << "what is left out would have been noticed";
 }
 
 TEST(LibpmemobjLayout, IsTheOneInstalled) {
