@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <thread>
 
@@ -43,6 +44,11 @@ TEST(Systematic, EveryLeftOutFlushAndFenceIsExplained) {
         EXPECT_FALSE(result.text.empty()) << result.mutation.to_string();
     }
     EXPECT_GT(fates.counts[Fate::caught], 3U);
+    // Nothing but the boot epoch tells that its flush is missing.
+    EXPECT_TRUE(
+        std::any_of(fates.results.begin(), fates.results.end(), [](const SystematicResult& result) {
+            return result.text.find("the boot epoch is") != std::string::npos;
+        }));
 }
 
 // Two flushes of the same lines, and two fences: the second of each can be left out, and it is said
