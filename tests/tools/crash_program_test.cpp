@@ -109,7 +109,8 @@ TEST_F(CrashProgram, ChecksThatDieOrHangAreFindings) {
 }
 
 TEST_F(CrashProgram, APoolsetIsRefused) {
-    expect_failure(crash_run("printf 'PMEMPOOLSET\n16M %s.part\n' {pool} > {pool}", "true", "true"),
+    expect_failure(crash_run("printf 'PMEMPOOLSET\n16M %s.part\n' {pool} > {pool}", "true {pool}",
+                             "true {pool}"),
                    3, "unsupported", "let it make a pool of one file");
 }
 
