@@ -42,7 +42,7 @@ Result<void> check_before_opening(const std::string& bytes, const std::string& p
     return check_fixed_part(superblock, path);
 }
 
-Result<void> check_superblock(const Superblock& superblock, const std::string& path) {
+Result<void> check_identity(const Superblock& superblock, const std::string& path) {
     if (superblock.magic == 0)
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the making of this store was interrupted; delete the file and "
@@ -53,22 +53,17 @@ Result<void> check_superblock(const Superblock& superblock, const std::string& p
                     fmt::format("{}: the pool's root is not a holdfast superblock; nothing was "
                                 "changed, name another file",
                                 path));
-    if (auto fine = check_fixed_part(superblock, path); !fine) return fine;
-    const struct {
-        const char* name;
-        std::uint64_t word;
-        std::uint32_t seed;
-    } words[] = {{"boot epoch", superblock.boot_epoch, kSeedBootEpoch},
-                 {"limbo head", superblock.limbo_head, kSeedLimboHead},
-                 {"next owner", superblock.next_owner, kSeedNextOwner},
-                 {"number of regions", superblock.region_count, kSeedRegionCount},
-                 {"next base", superblock.next_base, kSeedNextBase}};
-    for (const auto& word : words)
-        if (!CheckedWord::decode(word.word, word.seed))
+    return check_fixed_part(superblock, path);
+}
+
+Result<void> check_superblock(const Superblock& superblock, const std::string& path) {
+    if (auto fine = check_identity(superblock, path); !fine) return fine;
+    for (const SuperblockWord& each : kSuperblockWords)
+        if (!CheckedWord::decode(superblock.*each.word, each.seed))
             return fail(ErrorCode::damaged,
-                        fmt::format("{}: the superblock's {} fails its check; restore the pool "
-                                    "from a copy",
-                                    path, word.name));
+                        fmt::format("{}: the superblock's {} fails its check; run `repair`, or "
+                                    "restore the pool from a copy",
+                                    path, each.name));
     return {};
 }
 

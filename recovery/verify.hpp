@@ -1,16 +1,15 @@
-// The full check (holdfast/verify.hpp): the one home of the invariants I1 to I7. Tests, the crash
-// harness and `holdfast verify` all call it.
+// The full check (holdfast/verify.hpp). Tests, the crash harness and `holdfast verify` all call it.
 #pragma once
 
-#include "holdfast/verify.hpp"
-#include "memory/physical_memory.hpp"
-#include "pool/pool.hpp"
-#include "table/limbo_stack.hpp"
+#include "recovery/survey.hpp"
 
 namespace holdfast::recovery {
 
-// Nothing may change meanwhile. Changes nothing itself, also on a damaged store.
+// As `survey`.
 VerifyReport verify(const memory::PhysicalMemory& memory, const pool::OrderedMap& directory,
-                    const table::LimboStack& limbo);
+                    const table::LimboStack& limbo, const VerifyOptions& options);
+
+// In the order in which a report has them.
+void sort(std::vector<Finding>& findings);
 
 }  // namespace holdfast::recovery

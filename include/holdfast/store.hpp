@@ -55,6 +55,11 @@ struct CreateOptions {
 
 struct OpenOptions {
     PmemEmulation emulation = PmemEmulation::from_environment;
+    // Opens a copy, of which nothing reaches the file: it keeps every byte and its times, though a
+    // store is opened, its logs replayed and whatever is asked for done to it. A file that may be
+    // written is mapped copy-on-write, which takes memory only for what changes. One that may not
+    // is copied to memory first, without its holes. A device cannot be opened so.
+    bool as_copy = false;
 };
 
 struct FrameCounts {
@@ -148,9 +153,17 @@ class Store {
     Result<StoreInfo> info() const;
     std::vector<RegionInfo> regions() const;
 
-    // A full check, see verify.hpp, of a store at rest: a call that changes it meanwhile, from
-    // another thread, may be reported half-way, as if it were damage; so may `info` count it.
-    VerifyReport verify() const;
+    // A full check, see verify.hpp. It sees the store between two commits: calls that commit
+    // meanwhile, from other threads, wait until it is done, and so they do for `info`. An exception
+    // that leaves `on_progress` ends the check and leaves this, too.
+    VerifyReport verify(const VerifyOptions& options = {}) const;
+
+    // The same of a file, opened as a copy (OpenOptions): it is not changed by one byte, and may be
+    // read-only. Damage for which `open` refuses the store is a finding; what can be looked at in
+    // spite of it is. Errors: as `open`, but damaged only if it is none of ours that is.
+    static Result<VerifyReport> verify_file(
+        const std::string& path, const VerifyOptions& options = {},
+        PmemEmulation emulation = PmemEmulation::from_environment);
 
     const std::string& path() const;
     bool is_pmem() const;  // or emulated
@@ -159,6 +172,8 @@ class Store {
     detail::StoreState& state() const { return *state_; }
 
   private:
+    VerifyReport verify_at_rest(const VerifyOptions& options) const;
+
     std::shared_ptr<detail::StoreState> state_;
 };
 

@@ -57,6 +57,9 @@ class FrameAllocator {
     void withhold(Extent extent);
     void give_back_withheld(Extent extent);
 
+    // While it is held, nothing is given out or taken back, and no metadata made.
+    std::unique_lock<std::mutex> hold() { return std::unique_lock(mutex_); }
+
     // Proportional to all frames the first time; changes nothing on the medium.
     Result<std::uint64_t> count_free();
     // Frames whose metadata failed its check when it was read.

@@ -9,8 +9,6 @@
 #include <cstring>
 #include <vector>
 
-#include "memory/region_file.hpp"
-
 namespace holdfast::memory {
 
 using format::CheckedWord;
@@ -248,7 +246,7 @@ void PhysicalMemory::attach_file(Region& region) const {
     const auto path = region_path(pool_, region.record_);
     FoundFile found;
     if (path)
-        found = find_region_file(superblock_, region.record_, *path, emulate_pmem_);
+        found = find_region_file(superblock_, region.record_, *path, files_);
     else
         found.trouble = "the pool's record of the file's path fails its checksum";
     region.state_.store(found.state, std::memory_order_relaxed);
@@ -537,7 +535,7 @@ Result<unsigned> PhysicalMemory::add_external_region(const std::string& path,
     record.file_offset = format::kRegionFramesOffset;
     if (getrandom(record.uuid, sizeof record.uuid, 0) != sizeof record.uuid)
         return std::unexpected(no_random_bytes());
-    auto made = make_region_file(superblock_, record, path, options, emulate_pmem_);
+    auto made = make_region_file(superblock_, record, path, options, files_);
     if (!made) return std::unexpected(made.error());
     made->reset();
     auto index = add_record(record, path);

@@ -31,6 +31,7 @@
 #include "holdfast/fault.hpp"
 #include "holdfast/region.hpp"
 #include "holdfast/types.hpp"
+#include "memory/region_file.hpp"
 #include "memory/window.hpp"
 #include "pool/pool.hpp"
 
@@ -107,9 +108,8 @@ void change_record(pool::TransactionScope& scope, format::RegionRecord& on_mediu
 
 class PhysicalMemory {
   public:
-    // `emulate_pmem`: of the files of external regions, as of the pool.
-    PhysicalMemory(const pool::Pool& pool, format::Superblock& superblock, bool emulate_pmem)
-        : pool_(pool), superblock_(superblock), emulate_pmem_(emulate_pmem) {}
+    PhysicalMemory(const pool::Pool& pool, format::Superblock& superblock, Files files)
+        : pool_(pool), superblock_(superblock), files_(files) {}
 
     // Takes up the regions that the superblock names; constant in the number of frames. A region
     // whose memory is not what it was is no error, see RegionState.
@@ -192,7 +192,7 @@ class PhysicalMemory {
 
     const pool::Pool& pool() const { return pool_; }
     format::Superblock& superblock() const { return superblock_; }
-    bool emulates_pmem() const { return emulate_pmem_; }
+    Files files() const { return files_; }
     // Held while region records change.
     std::mutex& changing() { return adding_; }
     // A physical range of its own for the record's window; `next_base` is raised.
@@ -219,7 +219,7 @@ class PhysicalMemory {
 
     const pool::Pool& pool_;
     format::Superblock& superblock_;
-    const bool emulate_pmem_;
+    const Files files_;
     std::mutex adding_;
     std::atomic<bool> has_files_ = false;
     // Regions and windows of what was not looked at yet come to be behind the back of readers.

@@ -62,10 +62,10 @@ bool is_there(const std::string& path) {
 }
 
 // Whether a device is there that holds no region yet.
-bool is_blank_device(const std::string& path, bool emulate_pmem) {
+bool is_blank_device(const std::string& path, Files files) {
     struct stat status{};
     if (stat(path.c_str(), &status) != 0 || !S_ISCHR(status.st_mode)) return false;
-    const auto device = pool::ForeignMemory::open_file(path, emulate_pmem);
+    const auto device = open_region_memory(path, files);
     return device && header_of(**device).magic != format::kRegionMagic;
 }
 
@@ -73,10 +73,10 @@ bool is_blank_device(const std::string& path, bool emulate_pmem) {
 Result<void> take_back(PhysicalMemory& memory, unsigned index, const std::string& path,
                        bool accept_outdated) {
     const RegionRecord& record = memory.superblock().regions[index];
-    FoundFile found = find_region_file(memory.superblock(), record, path, memory.emulates_pmem());
+    FoundFile found = find_region_file(memory.superblock(), record, path, memory.files());
     std::uint64_t stamp = record.stamp;
     if (found.state == RegionState::outdated && accept_outdated) {
-        auto file = pool::ForeignMemory::open_file(path, memory.emulates_pmem());
+        auto file = open_region_memory(path, memory.files());
         if (!file) return std::unexpected(file.error());
         stamp = stamp_of(**file).value_or(stamp);
     } else if (found.state == RegionState::outdated) {
@@ -116,7 +116,7 @@ Result<void> start_anew(PhysicalMemory& memory, unsigned index, const std::strin
     auto next = memory.next_base();
     if (!next) return std::unexpected(next.error());
     const bool was_there = is_there(path);
-    auto file = make_region_file(memory.superblock(), fresh, path, options, memory.emulates_pmem());
+    auto file = make_region_file(memory.superblock(), fresh, path, options, memory.files());
     if (!file) return std::unexpected(file.error());
     file->reset();
     Result<void> done;
@@ -172,7 +172,7 @@ Result<void> replace_region(PhysicalMemory& memory, unsigned index, const std::s
             record.state = RegionStateOnMedium::attached;
             return Result<void>();
         });
-    else if (is_there(path) && !is_blank_device(path, memory.emulates_pmem()))
+    else if (is_there(path) && !is_blank_device(path, memory.files()))
         done = take_back(memory, index, path, accept_outdated);
     else
         done = start_anew(memory, index, path, options);

@@ -30,6 +30,13 @@ fs::path folder_of(const pool::Pool& pool) {
 
 }  // namespace
 
+Result<std::unique_ptr<pool::ForeignMemory>> open_region_memory(const std::string& path,
+                                                                Files files) {
+    return files == Files::as_copies
+               ? pool::ForeignMemory::open_copy(path)
+               : pool::ForeignMemory::open_file(path, files == Files::as_pmem);
+}
+
 RegionHeader& header_of(const pool::ForeignMemory& memory) {
     return *reinterpret_cast<RegionHeader*>(memory.data());
 }
@@ -47,8 +54,8 @@ std::uint64_t random_stamp() {
 }
 
 FoundFile find_region_file(const format::Superblock& superblock, const RegionRecord& record,
-                           const std::string& path, bool emulate_pmem) {
-    auto opened = pool::ForeignMemory::open_file(path, emulate_pmem);
+                           const std::string& path, Files files) {
+    auto opened = open_region_memory(path, files);
     if (!opened)
         return {.state = opened.error().code == ErrorCode::not_a_pool ? RegionState::replaced
                                                                       : RegionState::missing,
@@ -101,7 +108,7 @@ Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Supe
                                                               RegionRecord& record,
                                                               const std::string& path,
                                                               const ExternalRegionOptions& options,
-                                                              bool emulate_pmem) {
+                                                              Files files) {
     const std::uint64_t frames = options.size_bytes >> kPageShift;
     std::error_code ignored;
     if (frames == 0 && !fs::is_character_file(path, ignored))
@@ -109,13 +116,13 @@ Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Supe
                     fmt::format("{}: only a device has a size of its own; say how large the file "
                                 "is to be",
                                 path));
-    auto made =
-        pool::ForeignMemory::create_file(path, (frames << kPageShift) + format::kRegionFramesOffset,
-                                         options.file_mode, options.sparse, emulate_pmem);
+    auto made = pool::ForeignMemory::create_file(
+        path, (frames << kPageShift) + format::kRegionFramesOffset, options.file_mode,
+        options.sparse, files == Files::as_pmem);
     if (!made) {
         if (made.error().code != ErrorCode::already_exists) return made;
         // What an interrupted `add` has left is told apart, since nobody else will name it.
-        auto existing = pool::ForeignMemory::open_file(path, emulate_pmem);
+        auto existing = open_region_memory(path, files);
         const bool is_ours = existing && (*existing)->size_bytes() >= sizeof(RegionHeader) &&
                              header_of(**existing).magic == format::kRegionMagic &&
                              same_uuid(header_of(**existing).store_uuid, superblock.uuid);

@@ -15,6 +15,16 @@
 
 namespace holdfast::memory {
 
+// How the files of regions are mapped: as the pool is.
+enum class Files : std::uint8_t {
+    as_they_are,
+    as_pmem,    // emulated
+    as_copies,  // what is written is this process's own, and the file keeps every byte
+};
+
+Result<std::unique_ptr<pool::ForeignMemory>> open_region_memory(const std::string& path,
+                                                                Files files);
+
 // What was found at a region's path.
 struct FoundFile {
     RegionState state = RegionState::missing;
@@ -30,7 +40,7 @@ std::uint64_t random_stamp();
 
 // Compares the file with the region's record; changes nothing.
 FoundFile find_region_file(const format::Superblock& superblock, const format::RegionRecord& record,
-                           const std::string& path, bool emulate_pmem);
+                           const std::string& path, Files files);
 
 // Makes a file for the region, durable with its header when this returns. Nothing of it is left
 // after an error. `record` has UUID, generation and stamp; its number of frames is set from the
@@ -39,7 +49,7 @@ Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Supe
                                                               format::RegionRecord& record,
                                                               const std::string& path,
                                                               const ExternalRegionOptions& options,
-                                                              bool emulate_pmem);
+                                                              Files files);
 
 // How the record names the file: relative to the pool's folder if it lies in or below it, so that
 // both can be moved together.

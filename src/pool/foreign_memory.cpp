@@ -82,8 +82,10 @@ Result<std::unique_ptr<ForeignMemory>> ForeignMemory::create_file(const std::str
     return mapped;
 }
 
-Result<std::unique_ptr<ForeignMemory>> ForeignMemory::open_file(const std::string& path,
-                                                                bool emulate_pmem) {
+namespace {
+
+// Whether there is a file or device with something in it.
+Result<std::uint64_t> size_of(const std::string& path, bool to_write) {
     struct stat status{};
     if (stat(path.c_str(), &status) != 0)
         return std::unexpected(system_error(path, errno, "bring it back, or replace the region"));
@@ -92,11 +94,32 @@ Result<std::unique_ptr<ForeignMemory>> ForeignMemory::open_file(const std::strin
     if (S_ISREG(status.st_mode) && status.st_size == 0)
         return fail(ErrorCode::not_a_pool, fmt::format("{}: the file is empty", path));
     // The owner's write bit counts for root as well, as it does for a pool.
-    if ((status.st_mode & 0222) == 0 || access(path.c_str(), R_OK | W_OK) != 0)
+    if (to_write && ((status.st_mode & 0222) == 0 || access(path.c_str(), R_OK | W_OK) != 0))
         return fail(
             ErrorCode::permission_denied,
             fmt::format("{}: not writable; give write permission, or detach the region", path));
+    return static_cast<std::uint64_t>(status.st_size);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ForeignMemory>> ForeignMemory::open_file(const std::string& path,
+                                                                bool emulate_pmem) {
+    if (auto size = size_of(path, true); !size) return std::unexpected(size.error());
     return map(path, emulate_pmem);
+}
+
+Result<std::unique_ptr<ForeignMemory>> ForeignMemory::open_copy(const std::string& path) {
+    const auto size = size_of(path, false);
+    if (!size) return std::unexpected(size.error());
+    const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    void* const data = file.number() < 0 ? MAP_FAILED
+                                         : mmap(nullptr, *size, PROT_READ | PROT_WRITE,
+                                                MAP_PRIVATE | MAP_NORESERVE, file.number(), 0);
+    if (data == MAP_FAILED)
+        return std::unexpected(system_error(path, errno, "give permission to read it"));
+    return std::unique_ptr<ForeignMemory>(
+        new ForeignMemory(static_cast<std::byte*>(data), *size, Kind::own));
 }
 
 Result<std::unique_ptr<ForeignMemory>> ForeignMemory::map(const std::string& path,
@@ -118,11 +141,11 @@ Result<std::unique_ptr<ForeignMemory>> ForeignMemory::anonymous(std::uint64_t si
         return fail(ErrorCode::no_space,
                     fmt::format("no {} bytes of address space for a volatile region", size_bytes));
     return std::unique_ptr<ForeignMemory>(
-        new ForeignMemory(static_cast<std::byte*>(data), size_bytes, Kind::anonymous));
+        new ForeignMemory(static_cast<std::byte*>(data), size_bytes, Kind::own));
 }
 
 ForeignMemory::~ForeignMemory() {
-    if (kind_ == Kind::anonymous)
+    if (kind_ == Kind::own)
         munmap(data_, size_bytes_);
     else
         pmem_unmap(data_, size_bytes_);

@@ -27,6 +27,8 @@ class ForeignMemory {
     // Errors: not_found, permission_denied, not_a_pool (a folder, or an empty file), io.
     static Result<std::unique_ptr<ForeignMemory>> open_file(const std::string& path,
                                                             bool emulate_pmem);
+    // The file's bytes, and what this process makes of them: the file is only read, and keeps them.
+    static Result<std::unique_ptr<ForeignMemory>> open_copy(const std::string& path);
     // Zeros that are gone with the process; `flush` has nothing to do.
     static Result<std::unique_ptr<ForeignMemory>> anonymous(std::uint64_t size_bytes);
     ~ForeignMemory();
@@ -45,7 +47,7 @@ class ForeignMemory {
     void copy(void* destination, const void* source, std::size_t size_bytes) const;
 
   private:
-    enum class Kind : std::uint8_t { pmem, file, anonymous };
+    enum class Kind : std::uint8_t { pmem, file, own };
     ForeignMemory(std::byte* data, std::uint64_t size_bytes, Kind kind)
         : data_(data), size_bytes_(size_bytes), kind_(kind) {}
     static Result<std::unique_ptr<ForeignMemory>> map(const std::string& path, bool emulate_pmem);

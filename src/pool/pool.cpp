@@ -15,6 +15,7 @@
 #include <sstream>
 
 #include "pool/emulation.hpp"
+#include "pool/memory_copy.hpp"
 #include "pool/pool_file.hpp"
 
 namespace holdfast::pool {
@@ -77,6 +78,21 @@ class OneArena {
     pobj_arenas_assignment_type previous_ = POBJ_ARENAS_ASSIGNMENT_THREAD_KEY;
 };
 
+// While one lives and is on, pools are mapped copy-on-write.
+class CopyOnWrite {
+  public:
+    explicit CopyOnWrite(bool on) : on_(on) { set(on_); }
+    ~CopyOnWrite() { set(false); }
+    CopyOnWrite(const CopyOnWrite&) = delete;
+    CopyOnWrite& operator=(const CopyOnWrite&) = delete;
+
+  private:
+    void set(int value) const {
+        if (on_) pmemobj_ctl_set(nullptr, "copy_on_write.at_open", &value);
+    }
+    const bool on_;
+};
+
 // PMDK's exceptions stop here.
 template <typename Open>
 Result<obj::pool_base> attempt(const std::string& path, const char* action, const Open& open) {
@@ -132,14 +148,24 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& path, std::uint64_
     return pool;
 }
 
-Result<std::unique_ptr<Pool>> Pool::open(const std::string& path, bool emulate_pmem,
+Result<std::unique_ptr<Pool>> Pool::open(const std::string& path, bool emulate_pmem, bool as_copy,
                                          const char* layout, std::size_t root_bytes) {
-    if (auto fine = examine_for_open(path, layout); !fine) return std::unexpected(fine.error());
+    if (auto fine = examine_for_open(path, layout, !as_copy); !fine)
+        return std::unexpected(fine.error());
+    std::optional<MemoryCopy> memory;
+    if (as_copy && !may_be_written(path)) {
+        auto copied = MemoryCopy::of(path);
+        if (!copied) return std::unexpected(copied.error());
+        memory = std::move(*copied);
+    }
     const EmulationScope emulation(emulate_pmem);
     std::unique_ptr<Pool> pool(new Pool);
-    auto opened =
-        attempt(path, "open the pool", [&] { return obj::pool_base::open(path, layout); });
+    auto opened = attempt(path, "open the pool", [&] {
+        const CopyOnWrite copy_on_write(as_copy && !memory);
+        return obj::pool_base::open(memory ? memory->path() : path, layout);
+    });
     if (!opened) return std::unexpected(opened.error());
+    pool->is_copy_ = as_copy;
     PMEMobjpool* const pop = pool->take(path, Handle{*opened});
     if (pmemobj_root_size(pop) < root_bytes)
         return fail(

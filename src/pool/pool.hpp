@@ -46,8 +46,11 @@ class Pool {
     static Result<std::unique_ptr<Pool>> create(const std::string& path, std::uint64_t size_bytes,
                                                 std::uint32_t file_mode, bool emulate_pmem,
                                                 const char* layout, std::size_t root_bytes);
+    // `as_copy`: nothing reaches the file. It is mapped copy-on-write if it may be written, and
+    // otherwise copied to memory.
     static Result<std::unique_ptr<Pool>> open(const std::string& path, bool emulate_pmem,
-                                              const char* layout, std::size_t root_bytes);
+                                              bool as_copy, const char* layout,
+                                              std::size_t root_bytes);
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -61,6 +64,7 @@ class Pool {
     bool holds(Offset offset, std::uint64_t size_bytes) const;
     const std::string& path() const { return path_; }
     bool is_pmem() const { return is_pmem_; }
+    bool is_copy() const { return is_copy_; }
 
     // Starts writing the range back to the medium; durable after this thread's next `drain` (with a
     // file that is not PMem, at once, by msync).
@@ -110,6 +114,7 @@ class Pool {
     std::byte* root_ = nullptr;
     std::string path_;
     bool is_pmem_ = false;
+    bool is_copy_ = false;
 
     const ForeignMemory* foreign_at(const void* address) const;
     mutable std::mutex adopting_;

@@ -41,7 +41,8 @@ std::string read_start(const std::string& path, std::size_t size_bytes) {
 }
 
 // `is_whole`: the file is all of the pool, and not the first part of a poolset.
-Result<void> examine_pool_part(const std::string& path, const std::string& layout, bool is_whole) {
+Result<void> examine_pool_part(const std::string& path, const std::string& layout, bool is_whole,
+                               bool to_write) {
     struct stat status{};
     if (stat(path.c_str(), &status) != 0) {
         if (errno == ENOENT)
@@ -55,7 +56,10 @@ Result<void> examine_pool_part(const std::string& path, const std::string& layou
         return fail(ErrorCode::not_a_pool,
                     fmt::format("{}: neither a file nor a device; name the pool's file", path));
     // The owner's write bit counts for root as well: who marks a file read-only means it.
-    if ((status.st_mode & 0222) == 0 || access(path.c_str(), R_OK | W_OK) != 0)
+    if (access(path.c_str(), R_OK) != 0)
+        return fail(ErrorCode::permission_denied,
+                    fmt::format("{}: not readable; give read permission", path));
+    if (to_write && ((status.st_mode & 0222) == 0 || access(path.c_str(), W_OK) != 0))
         return fail(ErrorCode::permission_denied,
                     fmt::format("{}: not writable; opening a store replays its logs, so give write "
                                 "permission or work on a copy",
@@ -109,14 +113,16 @@ Result<std::string> examine_poolset(const std::string& path) {
 
 }  // namespace
 
-Result<void> examine_for_open(const std::string& path, const std::string& layout) {
+bool may_be_written(const std::string& path) { return access(path.c_str(), W_OK) == 0; }
+
+Result<void> examine_for_open(const std::string& path, const std::string& layout, bool to_write) {
     if (is_poolset(path)) {
         auto part = examine_poolset(path);
         if (!part) return std::unexpected(part.error());
         if (std::filesystem::is_directory(*part)) return {};
-        return examine_pool_part(*part, layout, false);
+        return examine_pool_part(*part, layout, false, to_write);
     }
-    return examine_pool_part(path, layout, true);
+    return examine_pool_part(path, layout, true, to_write);
 }
 
 Result<void> examine_for_create(const std::string& path, std::uint64_t size_bytes) {

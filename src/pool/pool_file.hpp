@@ -10,8 +10,10 @@
 namespace holdfast::pool {
 
 // Succeeds if `path` may be given to pmemobj_open: a pool of `layout`, a poolset without replicas
-// and with such a pool in it, or a device.
-Result<void> examine_for_open(const std::string& path, const std::string& layout);
+// and with such a pool in it, or a device. `to_write`: and may be written.
+Result<void> examine_for_open(const std::string& path, const std::string& layout, bool to_write);
+// Whether the system would let us write the file, whatever its owner meant.
+bool may_be_written(const std::string& path);
 // Succeeds if `path` may be given to pmemobj_create: nothing there, or a poolset or device.
 Result<void> examine_for_create(const std::string& path, std::uint64_t size_bytes);
 

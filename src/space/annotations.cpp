@@ -128,6 +128,26 @@ pool::Offset Annotations::apply(pool::TransactionScope& scope) const {
     return object;
 }
 
+Result<bool> Annotations::release_some(const pool::Pool& pool, format::SpaceRecord& record) {
+    if (record.annotations_offset == 0) return true;
+    pool::WriteSet none;
+    const auto done = pool.commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        const pool::Offset object = record.annotations_offset;
+        if (!erase_some(pool, scope, object, 8)) return {};
+        OrderedMap(pool, object).destroy(scope);
+        format::SpaceRecord changed = record;
+        changed.annotations_offset = 0;
+        changed.checksum = changed.computed_checksum();
+        scope.write(
+            &record,
+            std::as_bytes(std::span(&changed, 1)).first(offsetof(format::SpaceRecord, root)));
+        return {};
+    });
+    if (!done) return std::unexpected(done.error());
+    return false;
+}
+
+// Erases up to `count` records; true when none is left.
 bool Annotations::erase_some(const pool::Pool& pool, pool::TransactionScope& scope,
                              pool::Offset object, std::size_t count) {
     OrderedMap map(pool, object);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "format/annotation.hpp"
+#include "format/space_record.hpp"
 #include "holdfast/error.hpp"
 #include "pool/pool.hpp"
 #include "table/table_editor.hpp"
@@ -39,11 +40,14 @@ class Annotations {
     // Inside the commit's transaction; returns the map's offset, which is new for the first name.
     pool::Offset apply(pool::TransactionScope& scope) const;
 
-    // Erases up to `count` records; true when none is left.
+    // Releases a few of a space's names in a commit of its own, and in the end their map, which the
+    // record then forgets; true when there was nothing left to do.
+    static Result<bool> release_some(const pool::Pool& pool, format::SpaceRecord& record);
+
+  private:
     static bool erase_some(const pool::Pool& pool, pool::TransactionScope& scope,
                            pool::Offset object, std::size_t count);
 
-  private:
     const pool::Pool& pool_;
     pool::Offset object_;
     std::map<std::uint64_t, std::optional<Annotation>> changes_;  // by first page; nothing = erased

@@ -80,6 +80,7 @@ Transaction Store::begin() { return Transaction(std::make_unique<TransactionStat
 
 Result<void> Store::grow(std::uint64_t size_bytes) {
     if (auto begun = state_->begin_changes(); !begun) return begun;
+    const table::ChangeGate::Inside inside(state_->gate);
     const StoreState::CommitLock lock(*state_);
     return state_->memory.add_pool_region(size_bytes, state_->reserve_bytes());
 }
@@ -97,6 +98,7 @@ Result<unsigned> Store::add_external_region(const std::string& path,
     if (auto fine = check_region_size(options.size_bytes, true); !fine)
         return std::unexpected(fine.error());
     if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
+    const table::ChangeGate::Inside inside(state_->gate);
     const StoreState::CommitLock lock(*state_);
     return state_->memory.add_external_region(path, options);
 }
@@ -105,12 +107,14 @@ Result<unsigned> Store::add_volatile_region(std::uint64_t size_bytes, LossPolicy
     if (auto fine = check_region_size(size_bytes, false); !fine)
         return std::unexpected(fine.error());
     if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
+    const table::ChangeGate::Inside inside(state_->gate);
     const StoreState::CommitLock lock(*state_);
     return state_->memory.add_volatile_region(size_bytes, loss);
 }
 
 Result<void> Store::detach_region(unsigned index) {
     if (auto begun = state_->begin_changes(); !begun) return begun;
+    const table::ChangeGate::Inside inside(state_->gate);
     return memory::detach_region(state_->memory, index);
 }
 
@@ -118,17 +122,20 @@ Result<void> Store::replace_region(unsigned index, const std::string& path,
                                    const ExternalRegionOptions& options, bool accept_outdated) {
     if (auto fine = check_region_size(options.size_bytes, true); !fine) return fine;
     if (auto begun = state_->begin_changes(); !begun) return begun;
+    const table::ChangeGate::Inside inside(state_->gate);
     return memory::replace_region(state_->memory, index, path, options, accept_outdated);
 }
 
 Result<void> Store::move_region(unsigned index, PhysAddr base) {
     if (auto begun = state_->begin_changes(); !begun) return begun;
+    const table::ChangeGate::Inside inside(state_->gate);
     return memory::move_region(state_->memory, index, base);
 }
 
 Result<void> Store::finish_moves() {
     if (auto released = state_->release(~std::uint64_t{0}); !released)
         return std::unexpected(released.error());
+    const table::ChangeGate::Inside inside(state_->gate);
     const StoreState::CommitLock lock(*state_);
     if (!state_->limbo.seems_empty())
         return fail(ErrorCode::busy, fmt::format("{}: others unmap meanwhile; try again", path()));
@@ -170,7 +177,8 @@ Result<StoreInfo> Store::info() const {
     info.format_version = superblock.format_version;
     info.boot_epoch = state_->boot_epoch();
     info.regions = regions();
-    const VerifyReport counted = verify();
+    const table::ChangeGate::Closed at_rest(state_->gate);
+    const VerifyReport counted = verify_at_rest({});
     info.frames = {.total = counted.frames_total,
                    .free = counted.frames_free,
                    .limbo = counted.frames_limbo + counted.frames_building};
@@ -185,10 +193,31 @@ Result<StoreInfo> Store::info() const {
     return info;
 }
 
-VerifyReport Store::verify() const {
-    const StoreState::CommitLock lock(*state_);
+// The gate is closed.
+VerifyReport Store::verify_at_rest(const VerifyOptions& options) const {
     const std::shared_lock directory_lock(state_->directory_map);
-    return recovery::verify(state_->memory, state_->directory(), state_->limbo);
+    // Nobody makes metadata of a region's part that was never used.
+    const auto allocator_lock = state_->allocator.hold();
+    return recovery::verify(state_->memory, state_->directory(), state_->limbo, options);
+}
+
+VerifyReport Store::verify(const VerifyOptions& options) const {
+    const table::ChangeGate::Closed at_rest(state_->gate);
+    return verify_at_rest(options);
+}
+
+Result<VerifyReport> Store::verify_file(const std::string& path, const VerifyOptions& options,
+                                        PmemEmulation emulation) {
+    std::vector<Finding> mended;
+    auto state = StoreState::open(path, {.emulation = emulation, .as_copy = true}, &mended);
+    VerifyReport report;
+    if (state)
+        report = Store(*state).verify(options);
+    else if (mended.empty())
+        return std::unexpected(state.error());
+    report.findings.insert(report.findings.end(), mended.begin(), mended.end());
+    recovery::sort(report.findings);
+    return report;
 }
 
 const std::string& Store::path() const { return state_->pool->path(); }

@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "pool/pool_file.hpp"
+#include "recovery/mend_superblock.hpp"
 #include "recovery/open_checks.hpp"
 #include "space/annotations.hpp"
 
@@ -35,14 +36,17 @@ Superblock& superblock_of(const pool::Pool& pool) {
 
 }  // namespace
 
-StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem)
+StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bool as_copy)
     : pool(std::move(opened)),
-      memory(*pool, superblock_of(*pool), emulate_pmem),
+      memory(*pool, superblock_of(*pool),
+             as_copy        ? memory::Files::as_copies
+             : emulate_pmem ? memory::Files::as_pmem
+                            : memory::Files::as_they_are),
       allocator(memory),
       build_log(memory, allocator),
       limbo(memory),
-      services{memory, allocator, build_log, limbo,
-               [this](std::uint64_t frames) { return make_room(frames); }} {
+      services{memory, allocator, build_log,
+               limbo,  gate,      [this](std::uint64_t frames) { return make_room(frames); }} {
     limbo.on_space([this](FrameNumber record) { return release_space_step(record); });
 }
 
@@ -52,7 +56,7 @@ Result<std::shared_ptr<StoreState>> StoreState::create(const std::string& path,
     auto pool = pool::Pool::create(path, options.size_bytes, options.file_mode,
                                    is_on(options.emulation), format::kLayout, sizeof(Superblock));
     if (!pool) return std::unexpected(pool.error());
-    auto state = std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation));
+    auto state = std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation), false);
     if (auto done = state->make_superblock(options); !done) {
         state.reset();
         if (!existed) unlink(path.c_str());
@@ -120,18 +124,32 @@ Result<void> StoreState::make_superblock(const CreateOptions& options) {
 }
 
 Result<std::shared_ptr<StoreState>> StoreState::open(const std::string& path,
-                                                     const OpenOptions& options) {
+                                                     const OpenOptions& options,
+                                                     std::vector<Finding>* mended) {
+    const auto refuse = [&](Error error) {
+        if (mended != nullptr && error.code == ErrorCode::damaged)
+            mended->push_back({"I8 superblock", "", {}, error.message});
+        return std::unexpected(std::move(error));
+    };
     // The order of opening: libpmemobj replays its logs; the superblock; the regions. Nothing here
     // may depend on what is mapped, free, or in limbo.
     if (auto fine = recovery::check_before_opening(pool::peek_root(path, 128), path); !fine)
-        return std::unexpected(fine.error());
-    auto pool =
-        pool::Pool::open(path, is_on(options.emulation), format::kLayout, sizeof(Superblock));
+        return refuse(fine.error());
+    auto pool = pool::Pool::open(path, is_on(options.emulation), options.as_copy, format::kLayout,
+                                 sizeof(Superblock));
     if (!pool) return std::unexpected(pool.error());
-    if (auto fine = recovery::check_superblock(superblock_of(**pool), path); !fine)
+    if (mended != nullptr) {
+        if (auto fine = recovery::check_identity(superblock_of(**pool), path); !fine)
+            return refuse(fine.error());
+        auto found = recovery::mend_superblock(**pool, superblock_of(**pool));
+        if (!found) return std::unexpected(found.error());
+        mended->insert(mended->end(), found->begin(), found->end());
+    } else if (auto fine = recovery::check_superblock(superblock_of(**pool), path); !fine) {
         return std::unexpected(fine.error());
-    auto state = std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation));
-    if (auto done = state->memory.attach(); !done) return std::unexpected(done.error());
+    }
+    auto state =
+        std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation), options.as_copy);
+    if (auto done = state->memory.attach(); !done) return refuse(done.error());
     return state;
 }
 
@@ -144,6 +162,7 @@ std::uint64_t StoreState::boot_epoch() const {
 Result<void> StoreState::begin_changes() {
     if (changes_begun_.load(std::memory_order_acquire)) [[likely]]
         return {};
+    const table::ChangeGate::Inside inside(gate);
     const CommitLock lock(*this);
     if (changes_begun_.load(std::memory_order_relaxed)) return {};
     pool::WriteSet writes;
@@ -161,12 +180,14 @@ Result<void> StoreState::begin_changes() {
 
 void StoreState::release_some() {
     if (build_log.has_interrupted()) {
+        const table::ChangeGate::Inside inside(gate);
         build_log.release_interrupted(512);
         return;
     }
     // A grace period costs more than a table: wait until a few can share it.
     const std::uint64_t waiting = limbo.waiting_for_readers();
     if (limbo.seems_empty() || (waiting != 0 && waiting < 32)) return;
+    const table::ChangeGate::Inside inside(gate);
     const CommitLock lock(*this);
     // What fails here will fail again, and be reported, when somebody needs the frames.
     std::ignore = limbo.release_one(services);
@@ -174,10 +195,15 @@ void StoreState::release_some() {
 
 Result<std::uint64_t> StoreState::release(std::uint64_t tables) {
     if (auto begun = begin_changes(); !begun) return std::unexpected(begun.error());
-    while (build_log.release_interrupted(1 << 20) != 0) {
+    const auto release_interrupted = [&] {
+        const table::ChangeGate::Inside inside(gate);
+        return build_log.release_interrupted(1 << 20);
+    };
+    while (release_interrupted() != 0) {
     }
     std::uint64_t released = 0;
     for (; released < tables; ++released) {
+        const table::ChangeGate::Inside inside(gate);
         const CommitLock lock(*this);
         auto one = limbo.release_one(services);
         if (!one) return std::unexpected(one.error());
@@ -190,6 +216,7 @@ Result<std::uint64_t> StoreState::release(std::uint64_t tables) {
 // Frames have run out: what waits for readers, what is in limbo, and what the pool has left.
 bool StoreState::make_room(std::uint64_t frames) {
     if (allocator.collect_retired()) return true;
+    const table::ChangeGate::Inside inside(gate);
     if (build_log.has_interrupted()) {
         build_log.release_interrupted(std::max<std::uint64_t>(frames, 4096));
         return true;
@@ -335,22 +362,7 @@ Result<bool> StoreState::release_space_step(FrameNumber frame) {
                     fmt::format("{}: the record of a removed space (frame {:#x}) fails its checks; "
                                 "run `verify`",
                                 pool->path(), frame.value()));
-    if (record->annotations_offset == 0) return true;
-    pool::WriteSet none;
-    const auto done = pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
-        const pool::Offset object = record->annotations_offset;
-        if (!space::Annotations::erase_some(*pool, scope, object, 8)) return {};
-        pool::OrderedMap(*pool, object).destroy(scope);
-        format::SpaceRecord changed = *record;
-        changed.annotations_offset = 0;
-        changed.checksum = changed.computed_checksum();
-        scope.write(
-            record,
-            std::as_bytes(std::span(&changed, 1)).first(offsetof(format::SpaceRecord, root)));
-        return {};
-    });
-    if (!done) return std::unexpected(done.error());
-    return false;
+    return space::Annotations::release_some(*pool, *record);
 }
 
 }  // namespace holdfast::detail

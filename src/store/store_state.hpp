@@ -1,8 +1,15 @@
 // An open store: its rooms, put together in the order in which they are opened.
 //
 // Locks, in the order in which they are taken: the directory's writer lock and the spaces' writer
-// locks (by transactions, see TransactionState::join); the commit lock; the shared mutexes over the
-// ordered maps; the allocator's. Readers take none of the first two.
+// locks (by transactions, see TransactionState::join); the gate (table/change_gate.hpp); the commit
+// lock; the shared mutexes over the ordered maps; the allocator's. Readers take none of the first
+// three.
+//
+// Who is inside the gate never waits for a writer lock: those are taken by the calls of a
+// transaction before they go in, and a transaction stays outside between its calls. So whoever
+// closes the gate waits for commits that are under way, and never for somebody's next call. While
+// it is closed its holder takes the directory's shared mutex and the allocator's only, whose other
+// holders are inside, or do not wait for anybody.
 #pragma once
 
 #include <atomic>
@@ -30,8 +37,11 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
   public:
     static Result<std::shared_ptr<StoreState>> create(const std::string& path,
                                                       const CreateOptions& options);
+    // With `mended`, damage in the superblock's own words is set right instead of refused, and
+    // told there (recovery/mend_superblock.hpp). So is, with the error, what cannot be set right.
     static Result<std::shared_ptr<StoreState>> open(const std::string& path,
-                                                    const OpenOptions& options);
+                                                    const OpenOptions& options,
+                                                    std::vector<Finding>* mended = nullptr);
 
     // To be called before the first change after opening, any number of times: raises the boot
     // epoch, and takes up what an earlier process was in the middle of.
@@ -68,13 +78,14 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     memory::FrameAllocator allocator;
     memory::BuildLog build_log;
     table::LimboStack limbo;
+    mutable table::ChangeGate gate;
     table::EditSession::Services services;
 
     space::WriterLock directory_writer;
     mutable std::shared_mutex directory_map;  // over directory()
 
-    // Held while limbo or the reference count of a shared frame changes, and by `verify`, which
-    // therefore sees limbo whole; commits that change neither do not wait for it.
+    // Held while limbo or the reference count of a shared frame changes; commits that change
+    // neither do not wait for it.
     class CommitLock {
       public:
         explicit CommitLock(StoreState& state) : state_(state) {
@@ -92,7 +103,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
         StoreState& state_;
     };
 
-    StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem);
+    StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bool as_copy);
 
   private:
     Result<void> make_superblock(const CreateOptions& options);

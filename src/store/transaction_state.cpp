@@ -573,6 +573,7 @@ Result<void> TransactionState::commit() {
     if (has_names()) body = [&](pool::TransactionScope& scope) { return apply_names(scope); };
     Result<void> done;
     {
+        const table::ChangeGate::Inside inside(store_->gate);
         std::optional<StoreState::CommitLock> commit_lock;
         if (session_.needs_commit_lock()) commit_lock.emplace(*store_);
         std::unique_lock<std::shared_mutex> directory_lock;

@@ -51,8 +51,10 @@ Result<void> EditSession::reserve(std::uint64_t count, memory::Placement placeme
         if (!build) return std::unexpected(build.error());
         build_ = std::move(*build);
     }
-    return while_room_is_made(
-        count, [&] { return services_.build_log.reserve(*build_, count, placement); });
+    return while_room_is_made(count, [&] {
+        const ChangeGate::Inside inside(services_.gate);
+        return services_.build_log.reserve(*build_, count, placement);
+    });
 }
 
 Result<FrameNumber> EditSession::next_frame(memory::Placement placement, bool* from_build) {
@@ -248,7 +250,10 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
 }
 
 void EditSession::abort() {
-    if (build_) services_.build_log.abandon(*build_);
+    if (build_) {
+        const ChangeGate::Inside inside(services_.gate);
+        services_.build_log.abandon(*build_);
+    }
     for (const FrameNumber frame : singles_) services_.allocator.give_back({frame, 1});
     end();
 }

@@ -28,6 +28,7 @@
 #include "memory/metadata_flush.hpp"
 #include "memory/physical_memory.hpp"
 #include "pool/pool.hpp"
+#include "table/change_gate.hpp"
 #include "table/walk.hpp"
 
 namespace holdfast::table {
@@ -48,6 +49,7 @@ class EditSession {
         memory::FrameAllocator& allocator;
         memory::BuildLog& build_log;
         LimboStack& limbo;
+        ChangeGate& gate;
         std::function<bool(std::uint64_t frames)> on_shortage;
     };
 
@@ -103,8 +105,8 @@ class EditSession {
     void detach(format::LimboKind kind, const TablePosition& position, const TakenFrame& frame);
 
     // --- the end ---
-    // Makes everything durable in one libpmemobj transaction, in which `body` runs as well.
-    // The store's commit lock must be held if needs_commit_lock().
+    // Makes everything durable in one libpmemobj transaction, in which `body` runs as well. The
+    // caller is inside the gate, and holds the store's commit lock if needs_commit_lock().
     Result<void> commit(const pool::Pool::Body& body);
     bool needs_commit_lock() const { return !detached_.empty() || !reference_changes_.empty(); }
     void abort();

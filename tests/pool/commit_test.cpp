@@ -52,7 +52,7 @@ class CommitSubject final : public crash::Subject {
     }
 
     Result<void> run(const std::string& path, crash::Operations& operations) override {
-        auto pool = pool::Pool::open(path, true, kTestLayout, kRootBytes);
+        auto pool = pool::Pool::open(path, true, false, kTestLayout, kRootBytes);
         if (!pool) return std::unexpected(pool.error());
         operations.begin();
         *content(**pool) = 1;
@@ -74,7 +74,7 @@ class CommitSubject final : public crash::Subject {
     }
 
     std::string check(const std::string& path, const crash::Moment& moment) override {
-        const auto pool = pool::Pool::open(path, true, kTestLayout, kRootBytes);
+        const auto pool = pool::Pool::open(path, true, false, kTestLayout, kRootBytes);
         if (!pool) return pool.error().message;
         const bool is_after = *word(**pool, 0) == new_value(0);
         if (moment.acknowledged == 1 && !is_after) return "what was committed is gone";

@@ -132,5 +132,78 @@ TEST_F(Verify, TheRootItself) {
     expect({"I2 table", "I4 account"});
 }
 
+TEST_F(Verify, ATableThatLeadsToItselfEndsTheCheck) {
+    const FrameNumber table = Entry(*entry(3)).frame();
+    const FrameMetadata metadata = *memory().valid_metadata(table);
+    // Well tagged, and the wrong level for its place.
+    const unsigned slot = format::slot_of(kAddress, 2) ^ 1;
+    memory().table(table)[slot] = Entry::table(table, 2, slot, metadata.generation).bits();
+    expect({"I2 table"});
+}
+
+TEST_F(Verify, LimboThatNamesWhatIsInUse) {
+    // As if the space had been removed, and had not.
+    table::EditSession session(store.state().services);
+    const FrameNumber root = space.state().root().entry.frame();
+    session.detach(format::LimboKind::subtree, {4, space.state().owner, 0},
+                   {root, memory().valid_metadata(root)->generation});
+    must(session.commit({}));
+    expect({"I4 account"});
+}
+
+TEST_F(Verify, TheSameWithAnyNumberOfThreads) {
+    // A few thousand tables, and damage in some.
+    for (std::uint64_t i = 0; i < 1500; ++i)
+        must(space.map({VirtAddr(0x4000'0000 + (i << 21)), kPageSize}, protection::rwx,
+                       {.lazy = i % 3 == 0}));
+    for (std::uint64_t i = 0; i < 1500; i += 7)
+        if (const auto found = space.translate(VirtAddr(0x4000'0000 + (i << 21))))
+            memory().metadata(found->physical.frame()).word0[0] ^= 1u << 20;
+    std::uint64_t told = 0;
+    VerifyProgress last;
+    const VerifyReport alone = store.verify({.threads = 1,
+                                             .list_writable_executable = true,
+                                             .on_progress = [&](const VerifyProgress& progress) {
+                                                 ++told;
+                                                 EXPECT_GE(progress.tables, last.tables);
+                                                 EXPECT_GE(progress.frames, last.frames);
+                                                 last = progress;
+                                             }});
+    EXPECT_GT(told, 10u);
+    EXPECT_EQ(last.tables, alone.tables);
+    EXPECT_EQ(last.frames, last.frames_total);
+    EXPECT_GT(alone.findings.size(), 200u);
+    EXPECT_GT(alone.writable_executable.size(), 1000u);
+    for (const unsigned threads : {2u, 5u}) {
+        const VerifyReport shared =
+            store.verify({.threads = threads, .list_writable_executable = true});
+        EXPECT_EQ(shared.findings, alone.findings);
+        EXPECT_EQ(shared.writable_executable, alone.writable_executable);
+        EXPECT_EQ(shared.frames_by_kind, alone.frames_by_kind);
+        EXPECT_EQ(shared.mapped_pages, alone.mapped_pages);
+    }
+}
+
+TEST_F(Verify, SaysWhatKindsOfFramesThereAre) {
+    const FrameNumber leaked = frame() + 1000;
+    for (std::uint64_t i = 0; i < 5; ++i)
+        set_metadata(leaked + i, {.kind = FrameKind::shared_data, .references = 1});
+    const VerifyReport report = store.verify();
+    EXPECT_EQ(report.frames_by_kind, (std::map<std::string, std::uint64_t>{{"data", 3},
+                                                                           {"space_record", 1},
+                                                                           {"table_1", 1},
+                                                                           {"table_2", 1},
+                                                                           {"table_3", 1},
+                                                                           {"table_4", 1}}));
+    ASSERT_EQ(report.findings.size(), 1u) << "one finding for frames that are leaked alike";
+    EXPECT_THAT(report.findings[0].detail, testing::HasSubstr("5 frames from"));
+    EXPECT_THAT(report.findings[0].detail, testing::HasSubstr("kind shared_data"));
+}
+
+TEST_F(Verify, OfACopyWhileTheStoreLivesOn) {
+    const std::string path = pool.path();
+    EXPECT_EQ(Store::verify_file(path, {}, PmemEmulation::on).error().code, ErrorCode::busy);
+}
+
 }  // namespace
 }  // namespace holdfast::test

@@ -350,5 +350,56 @@ TEST_F(SharedFrames, ASourceThatIsUnmappedMeanwhileIsSharedWholeOrNotAtAll) {
     expect_counts_right();
 }
 
+TEST(Concurrency, VerifyAndInfoSeeTheStoreBetweenCommits) {
+    const TemporaryPool pool;
+    Store store = pool.create(32_MiB);
+    std::atomic<bool> done = false;
+    std::atomic<std::uint64_t> refused = 0;
+    // Whatever changes the medium: single words, builds, aborted ones, limbo, names, growth of a
+    // table's references; in two spaces that share frames.
+    Space shared = value_of(store.create_space("shared"));
+    must(shared.map({VirtAddr(0x1000), 4 * kPageSize}, protection::rw));
+    const auto work = [&](unsigned number) {
+        Space space = value_of(store.create_space("space " + std::to_string(number)));
+        const VirtAddr at(0x4000'0000);
+        for (unsigned round = 0; !done; ++round) {
+            const Range range{at, (round % 3 == 0 ? 1 : round % 3 == 1 ? 40 : 600) * kPageSize};
+            if (!space.map(range, protection::rw, {.name = "name"})) ++refused;
+            std::ignore = space.protect(range, protection::r);
+            if (round % 4 == 0) {
+                Transaction aborted = store.begin();
+                std::ignore =
+                    aborted.map(space, {VirtAddr(0x8000'0000), 100 * kPageSize}, protection::rw);
+            }
+            std::ignore = space.map_shared({VirtAddr(0x1'0000'0000), 4 * kPageSize}, protection::rw,
+                                           shared, {VirtAddr(0x1000), 4 * kPageSize});
+            std::ignore = space.unmap({VirtAddr(0x1'0000'0000), 4 * kPageSize});
+            must(space.unmap(range));
+            if (round % 8 == 0) {
+                const std::string name = "passing " + std::to_string(number);
+                value_of(store.create_space(name));
+                must(store.remove_space(name));
+            }
+        }
+    };
+    std::vector<std::thread> writers;
+    for (unsigned number = 0; number < 2; ++number) writers.emplace_back(work, number);
+    for (int round = 0; round < 40; ++round) {
+        const VerifyReport report = store.verify({.threads = 2});
+        for (const Finding& finding : report.findings)
+            ADD_FAILURE() << finding.what << ": " << finding.detail;
+        EXPECT_EQ(report.frames_total, report.frames_reachable + report.frames_limbo +
+                                           report.frames_building + report.frames_free);
+        const StoreInfo info = value_of(store.info());
+        std::uint64_t tables = 0;
+        for (const SpaceInfo& space : info.spaces) tables += space.tables;
+        EXPECT_EQ(tables, info.tables) << "counted at different moments";
+    }
+    done = true;
+    for (std::thread& writer : writers) writer.join();
+    EXPECT_EQ(refused, 0u);
+    expect_clean(store);
+}
+
 }  // namespace
 }  // namespace holdfast::test

@@ -3,51 +3,46 @@
 
 #include "arguments.hpp"
 #include "commands.hpp"
+#include "findings.hpp"
 #include "output.hpp"
-#include "quantity.hpp"
 
 namespace holdfast::tool {
 namespace {
 
 struct VerifyArguments {
     std::string pool;
+    unsigned threads = 0;
+    bool list_writable_executable = false;
 };
 
-Json json_of(const Finding& finding) {
-    Json range;  // null: nothing in particular is lost
-    if (finding.range.size_bytes != 0)
-        range = {{"start", format_address(finding.range.start.bits())},
-                 {"end", format_address(finding.range.end().bits())}};
-    return {{"what", finding.what},
-            {"space", finding.space},
-            {"range", range},
-            {"detail", finding.detail}};
-}
-
-Json json_of(const VerifyReport& report) {
+Json json_of(const VerifyReport& report, bool with_writable_executable) {
     Json findings = Json::array();
-    for (const Finding& finding : report.findings) findings.push_back(json_of(finding));
-    return {{"clean", report.clean()},
-            {"findings", findings},
-            {"tables", report.tables},
-            {"mapped_pages", report.mapped_pages},
-            {"frames",
-             {{"total", report.frames_total},
-              {"reachable", report.frames_reachable},
-              {"limbo", report.frames_limbo},
-              {"building", report.frames_building},
-              {"free", report.frames_free}}}};
+    for (const Finding& finding : report.findings) findings.push_back(tool::json_of(finding));
+    Json json = {{"clean", report.clean()},
+                 {"findings", findings},
+                 {"tables", report.tables},
+                 {"mapped_pages", report.mapped_pages},
+                 {"frames",
+                  {{"total", report.frames_total},
+                   {"reachable", report.frames_reachable},
+                   {"limbo", report.frames_limbo},
+                   {"building", report.frames_building},
+                   {"free", report.frames_free}}},
+                 {"frames_by_kind", report.frames_by_kind}};
+    if (with_writable_executable) {
+        Json ranges = Json::array();
+        for (const WritableExecutable& each : report.writable_executable)
+            ranges.push_back({{"space", each.space}, {"range", tool::json_of(each.range)}});
+        json["writable_executable"] = ranges;
+    }
+    return json;
 }
 
 void print_text(const VerifyReport& report) {
-    for (const Finding& finding : report.findings) {
-        std::string line = finding.what;
-        if (!finding.space.empty()) line += fmt::format(": space \"{}\"", finding.space);
-        if (finding.range.size_bytes != 0)
-            line +=
-                fmt::format(" {:#x}-{:#x}", finding.range.start.bits(), finding.range.end().bits());
-        print("{}: {}\n", line, finding.detail);
-    }
+    for (const Finding& finding : report.findings) print("{}\n", text_of(finding));
+    for (const WritableExecutable& each : report.writable_executable)
+        print("writable and executable: space \"{}\" {:#x}-{:#x}\n", each.space,
+              each.range.start.bits(), each.range.end().bits());
     print(
         "{}: {} tables, {} mapped pages; frames: {} reachable + {} limbo + {} building + {} free "
         "of {}\n",
@@ -57,14 +52,21 @@ void print_text(const VerifyReport& report) {
 }
 
 Outcome verify(const Context& context, const VerifyArguments& arguments) {
-    const auto store = context.open_store(arguments.pool);
-    if (!store) return std::unexpected(store.error());
-    const VerifyReport report = store->verify();
+    const auto report = [&] {
+        CheckProgress progress;
+        return Store::verify_file(
+            arguments.pool,
+            {.threads = arguments.threads,
+             .list_writable_executable = arguments.list_writable_executable,
+             .on_progress = [&](const VerifyProgress& now) { progress(now); }},
+            context.emulation());
+    }();
+    if (!report) return std::unexpected(report.error());
     if (context.json)
-        print_json(json_of(report));
+        print_json(json_of(*report, arguments.list_writable_executable));
     else
-        print_text(report);
-    return report.clean() ? ExitStatus::well : ExitStatus::findings;
+        print_text(*report);
+    return report->clean() ? ExitStatus::well : ExitStatus::findings;
 }
 
 }  // namespace
@@ -72,8 +74,16 @@ Outcome verify(const Context& context, const VerifyArguments& arguments) {
 void add_verify_command(CLI::App& app, Context& context) {
     add_command<VerifyArguments>(
         app, context, "verify",
-        "Check every table, entry and frame; the exit status is 1 if anything is wrong.",
-        [](CLI::App& command, VerifyArguments& arguments) { add_pool(command, arguments.pool); },
+        "Check every table, entry and frame of a store, which may be read-only and is not changed "
+        "by one byte; the exit status is 1 if anything is wrong.",
+        [](CLI::App& command, VerifyArguments& arguments) {
+            add_pool(command, arguments.pool);
+            command.add_flag("--wx", arguments.list_writable_executable,
+                             "list pages that are writable and executable; they are no finding");
+            command.add_option("--threads", arguments.threads,
+                               "how many share the work; as many as there are processors if not "
+                               "given");
+        },
         verify);
 }
 

@@ -1,0 +1,201 @@
+#include "recovery/frame_survey.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <atomic>
+#include <optional>
+#include <vector>
+
+#include "recovery/parallel.hpp"
+
+namespace holdfast::recovery {
+
+using format::FrameKind;
+using format::FrameMetadata;
+
+namespace {
+
+constexpr std::uint64_t kFramesPerPiece = 16384;
+
+// Frames one after the other that are in use alike, and that nothing leads to.
+struct LeakedRun {
+    FrameNumber first;
+    std::uint64_t count = 0;
+    FrameKind kind{};
+    format::OwnerId owner = 0;
+    bool continued_by(const LeakedRun& next) const {
+        return first + count == next.first && kind == next.kind && owner == next.owner;
+    }
+};
+
+struct Found {
+    std::vector<Damage> damages;
+    std::vector<LeakedRun> leaked;
+    std::uint64_t reachable = 0, limbo = 0, building = 0, free = 0;
+    std::array<std::uint64_t, 16> by_kind{};
+};
+
+void add_leaked(std::vector<LeakedRun>& runs, const LeakedRun& run) {
+    if (!runs.empty() && runs.back().continued_by(run))
+        runs.back().count += run.count;
+    else
+        runs.push_back(run);
+}
+
+Damage damage(const char* what, FrameNumber frame, const std::string& says, Remedy remedy,
+              std::uint64_t number) {
+    return {.finding = {what, "", {}, fmt::format("frame {:#x} {}", frame.value(), says)},
+            .remedy = remedy,
+            .frame = frame,
+            .number = number};
+}
+
+Damage damage_of(const LeakedRun& run) {
+    const std::string frames =
+        run.count == 1 ? fmt::format("frame {:#x}", run.first.value())
+                       : fmt::format("{} frames from {:#x} to {:#x}", run.count, run.first.value(),
+                                     run.first.value() + run.count - 1);
+    return {
+        .finding = {"I4 account",
+                    "",
+                    {},
+                    fmt::format("{} (kind {}, owner {}) {} in use, and nothing leads to {}: leaked",
+                                frames, name_of(run.kind), run.owner, run.count == 1 ? "is" : "are",
+                                run.count == 1 ? "it" : "them")},
+        .remedy = Remedy::free_frames,
+        .frame = run.first,
+        .number = run.count};
+}
+
+// A frame whose metadata is one that somebody has written.
+std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
+                              const memory::MetadataWords& words, Found& found) {
+    const std::uint64_t word0 = pool::load_word(words.word0);
+    const std::uint64_t word1 = pool::load_word(words.word1());
+    // What a build claims is free as soon as its record is dealt with, and may be anything until
+    // then.
+    if (use.building) {
+        ++found.building;
+        if (use.references() == 0) return std::nullopt;
+        return damage("I4 account", frame, "is used, and claimed by an unfinished build",
+                      Remedy::empty_build_slot, 0);
+    }
+    if (!FrameMetadata::is_valid(words.home, word0, word1))
+        return damage("I5 metadata", frame, "has metadata that fails its checksum",
+                      Remedy::free_frames, 1);
+    const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
+    if (metadata.kind == FrameKind::free) {
+        ++found.free;
+        if (use.references() == 0) return std::nullopt;
+        return damage("I4 account", frame,
+                      fmt::format("is free, and used {} times", use.references()), Remedy::none, 0);
+    }
+    if (use.references() == 0) {
+        add_leaked(found.leaked, {frame, 1, metadata.kind, metadata.owner});
+        return std::nullopt;
+    }
+    ++(use.from_spaces != 0 ? found.reachable : found.limbo);
+    ++found.by_kind[static_cast<std::size_t>(metadata.kind)];
+    if (use.from_spaces != 0 && use.from_limbo != 0 && metadata.kind != FrameKind::shared_data)
+        return damage("I4 account", frame,
+                      fmt::format("(kind {}) is in use, and in limbo", name_of(metadata.kind)),
+                      Remedy::cut_limbo, 0);
+    if (use.references() != metadata.references)
+        return damage("I3 reference", frame,
+                      fmt::format("(kind {}) has {} references and says {}", name_of(metadata.kind),
+                                  use.references(), metadata.references),
+                      Remedy::set_references, use.references());
+    return std::nullopt;
+}
+
+}  // namespace
+
+const char* name_of(FrameKind kind) {
+    switch (kind) {
+        case FrameKind::unused:
+            break;
+        case FrameKind::free:
+            return "free";
+        case FrameKind::data:
+            return "data";
+        case FrameKind::shared_data:
+            return "shared_data";
+        case FrameKind::space_record:
+            return "space_record";
+        case FrameKind::limbo_page:
+            return "limbo_page";
+        case FrameKind::huge_2MiB:
+            return "huge_2MiB";
+        case FrameKind::huge_1GiB:
+            return "huge_1GiB";
+        case FrameKind::table_1:
+            return "table_1";
+        case FrameKind::table_2:
+            return "table_2";
+        case FrameKind::table_3:
+            return "table_3";
+        case FrameKind::table_4:
+            return "table_4";
+        case FrameKind::table_5:
+            return "table_5";
+    }
+    return "unknown";
+}
+
+void survey_frames(const memory::PhysicalMemory& memory, const FrameUses& uses,
+                   const VerifyOptions& options, Survey& survey,
+                   const std::function<void(std::uint64_t frames)>& between) {
+    const auto regions = memory.regions();
+    for (std::size_t number = 0; number < regions.size(); ++number) {
+        const memory::Region& region = regions[number];
+        const std::uint64_t initialized = region.initialized();
+        std::vector<Found> found((region.frame_count() + kFramesPerPiece - 1) / kFramesPerPiece);
+        std::atomic<std::uint64_t> looked_at = 0;
+        const auto piece = [&](std::size_t at_piece) {
+            const std::uint64_t begin = at_piece * kFramesPerPiece;
+            const std::uint64_t end = std::min(begin + kFramesPerPiece, region.frame_count());
+            for (std::uint64_t at = begin; at < end; ++at) {
+                const FrameNumber frame = region.base() + at;
+                const FrameUses::Use use = uses.of(number, at);
+                std::optional<Damage> wrong;
+                if (at < initialized) {
+                    wrong = look_at(frame, use, region.metadata(frame), found[at_piece]);
+                } else {
+                    ++found[at_piece].free;
+                    if (use.references() != 0)
+                        wrong = damage("I4 account", frame, "is used, and was never initialized",
+                                       Remedy::none, 0);
+                }
+                if (wrong) found[at_piece].damages.push_back(std::move(*wrong));
+            }
+            looked_at.fetch_add(end - begin, std::memory_order_relaxed);
+        };
+        std::uint64_t told = 0;
+        const auto tell = [&] {
+            const std::uint64_t now = looked_at.load(std::memory_order_relaxed);
+            between(now - told);
+            told = now;
+        };
+        parallel_for(options.threads, found.size(), piece, tell);
+        tell();
+        VerifyReport& report = survey.report;
+        report.frames_total += region.frame_count();
+        std::vector<LeakedRun> leaked;
+        for (Found& each : found) {
+            report.frames_reachable += each.reachable;
+            report.frames_limbo += each.limbo;
+            report.frames_building += each.building;
+            report.frames_free += each.free;
+            for (std::size_t kind = 0; kind < each.by_kind.size(); ++kind)
+                if (each.by_kind[kind] != 0)
+                    report.frames_by_kind[name_of(static_cast<FrameKind>(kind))] +=
+                        each.by_kind[kind];
+            for (Damage& wrong : each.damages) survey.damages.push_back(std::move(wrong));
+            for (const LeakedRun& run : each.leaked) add_leaked(leaked, run);
+        }
+        for (const LeakedRun& run : leaked) survey.damages.push_back(damage_of(run));
+    }
+}
+
+}  // namespace holdfast::recovery

@@ -1,0 +1,62 @@
+#include "recovery/mend_superblock.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+
+#include "format/frame_metadata.hpp"
+#include "recovery/open_checks.hpp"
+
+namespace holdfast::recovery {
+
+using namespace format;
+
+namespace {
+
+bool is_well(const RegionRecord& record) {
+    return record.kind != RegionKindOnMedium{} && record.checksum == record.computed_checksum();
+}
+
+// What the word would be worked out as, and why that is safe.
+std::uint64_t value_of(const Superblock& superblock, std::uint64_t Superblock::* word) {
+    std::uint64_t value = 0;
+    // An epoch is an opening that changes something; there were not more of them than seconds since
+    // 1970. So nothing of an earlier boot seems of this one.
+    if (word == &Superblock::boot_epoch) return static_cast<std::uint64_t>(std::time(nullptr));
+    // So high that from now on an owner id is looked for that is not in use.
+    if (word == &Superblock::next_owner) return kOwnerCount;
+    // A record and the number are written by one transaction, and no record is without one.
+    if (word == &Superblock::region_count) {
+        while (value < kMaxRegions && is_well(superblock.regions[value])) ++value;
+        return value;
+    }
+    // Behind everything that any region has, or may grow into.
+    for (const RegionRecord& record : superblock.regions)
+        if (is_well(record)) value = std::max(value, record.base_frame + record.window_frames);
+    return value;
+}
+
+}  // namespace
+
+Result<std::vector<Finding>> mend_superblock(const pool::Pool& pool, Superblock& superblock) {
+    std::vector<Finding> mended;
+    for (const SuperblockWord& each : kSuperblockWords) {
+        std::uint64_t* const word = &(superblock.*each.word);
+        if (each.word == &Superblock::limbo_head || CheckedWord::decode(*word, each.seed)) continue;
+        const std::uint64_t value = value_of(superblock, each.word);
+        pool::WriteSet writes;
+        writes.store(word, CheckedWord::encode(value, each.seed), pool::WordClass::undo);
+        // Commit point: the word. A crash before it leaves the damage, which is found again.
+        if (auto done = pool.commit(writes); !done) return std::unexpected(done.error());
+        mended.push_back({"I8 superblock",
+                          "",
+                          {},
+                          fmt::format("the superblock's {} fails its check; what the rest of the "
+                                      "store says is {}",
+                                      each.name, value)});
+    }
+    return mended;
+}
+
+}  // namespace holdfast::recovery

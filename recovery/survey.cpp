@@ -1,0 +1,350 @@
+#include "recovery/survey.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <thread>
+
+#include "format/annotation.hpp"
+#include "format/space_record.hpp"
+#include "memory/build_log.hpp"
+#include "recovery/frame_survey.hpp"
+#include "recovery/parallel.hpp"
+#include "recovery/table_survey.hpp"
+#include "table/visit.hpp"
+
+namespace holdfast::recovery {
+
+using format::FrameKind;
+using format::SpaceRecord;
+using table::Entry;
+
+namespace {
+
+class Surveyor {
+  public:
+    Surveyor(const memory::PhysicalMemory& memory, const pool::OrderedMap& directory,
+             const table::LimboStack& limbo, const VerifyOptions& options)
+        : memory_(memory), directory_(directory), limbo_(limbo), options_(options), uses_(memory) {
+        if (options_.threads == 0)
+            options_.threads = std::max(1U, std::thread::hardware_concurrency());
+        for (const memory::Region& region : memory.regions())
+            progress_.frames_total += region.frame_count();
+    }
+
+    Survey run() {
+        look_at_builds();
+        look_at_spaces();
+        look_at_limbo();
+        adopt_unnamed();
+        survey_frames(memory_, uses_, options_, survey_, [&](std::uint64_t frames) {
+            progress_.frames += frames;
+            tell();
+        });
+        for (Damage& damage : survey_.damages)
+            if (damage.remedy == Remedy::empty_build_slot && damage.frame != FrameNumber{})
+                damage.number = slot_that_claims(damage.frame);
+        join(survey_.report.writable_executable);
+        for (const Damage& damage : survey_.damages)
+            survey_.report.findings.push_back(damage.finding);
+        return std::move(survey_);
+    }
+
+  private:
+    void tell() {
+        if (options_.on_progress) options_.on_progress(progress_);
+    }
+    void found(const char* what, const std::string& space, Range range, std::string detail,
+               Remedy remedy, std::uint64_t number = 0, std::string key = {},
+               FrameNumber frame = {}) {
+        survey_.damages.push_back({.finding = {what, space, range, std::move(detail)},
+                                   .remedy = remedy,
+                                   .frame = frame,
+                                   .number = number,
+                                   .key = std::move(key)});
+    }
+
+    // --- builds ---
+
+    void look_at_builds() {
+        for (unsigned slot = 0; slot < format::kBuildSlots; ++slot) {
+            const auto extents = memory::BuildLog::read_slot(memory_, slot);
+            if (!extents) {
+                may_adopt_ = false;
+                found("I4 account", "", {}, extents.error().message, Remedy::empty_build_slot,
+                      slot);
+                continue;
+            }
+            for (const format::Extent& extent : *extents) {
+                claims_.push_back({slot, extent});
+                for (std::uint64_t i = 0; i < extent.count; ++i)
+                    uses_.set_building(extent.first + i);
+            }
+        }
+    }
+
+    unsigned slot_that_claims(FrameNumber frame) const {
+        for (const Claim& claim : claims_)
+            if (claim.extent.contains(frame)) return claim.slot;
+        return 0;
+    }
+
+    // --- spaces ---
+
+    // What the record is for, if it is one and well.
+    const SpaceRecord* record_at(FrameNumber frame) const {
+        const auto metadata = memory_.valid_metadata(frame);
+        if (!metadata || metadata->kind != FrameKind::space_record ||
+            memory_.host(frame) == nullptr)
+            return nullptr;
+        const auto* const record = reinterpret_cast<const SpaceRecord*>(memory_.host(frame));
+        if (record->magic != format::kSpaceMagic ||
+            record->checksum != record->computed_checksum() || record->owner != metadata->owner ||
+            record->levels < 3 || record->levels > format::kMaxLevels)
+            return nullptr;
+        return record;
+    }
+    static table::Root root_of(const SpaceRecord& record) {
+        return {Entry(pool::load_word(&record.root)), static_cast<Levels>(record.levels),
+                record.owner};
+    }
+    static Range whole(Levels levels) {
+        return {VirtAddr(0), std::uint64_t{1} << virtual_address_bits(levels)};
+    }
+
+    void look_at_spaces() {
+        std::map<std::uint64_t, std::string> names_of_records;
+        std::vector<TableItem> tops;
+        directory_.visit("", [&](std::string_view name_view, std::string_view value) {
+            const std::string name(name_view);
+            std::uint64_t number = 0;
+            if (value.size() == sizeof number) std::memcpy(&number, value.data(), sizeof number);
+            if (auto top =
+                    look_at_name(name, memory_.current(FrameNumber(number)), names_of_records)) {
+                top->space = static_cast<std::uint32_t>(names_.size());
+                names_.push_back(name);
+                tops.push_back(*top);
+            }
+            return true;
+        });
+        TableSurvey tables(memory_, uses_, FrameUses::From::space, names_, options_, survey_,
+                           [&](std::uint64_t count) { add_tables(count); });
+        for (const TableItem& top : tops) tables.add(top);
+        tables.run();
+        look_at_annotations();
+    }
+
+    // The root table of the space of this name, if all down to it is well.
+    std::optional<TableItem> look_at_name(const std::string& name, FrameNumber frame,
+                                          std::map<std::uint64_t, std::string>& names_of_records) {
+        const auto wrong = [&](const char* what, Range range, std::string detail, Remedy remedy) {
+            found(what, name, range, std::move(detail), remedy, 0, name, frame);
+        };
+        const auto metadata = memory_.valid_metadata(frame);
+        if (!metadata || metadata->kind != FrameKind::space_record ||
+            memory_.host(frame) == nullptr) {
+            wrong("I6 directory", {},
+                  fmt::format("the name leads to frame {:#x}, which is no space record",
+                              frame.value()),
+                  Remedy::remove_name);
+            return std::nullopt;
+        }
+        const auto* const record = reinterpret_cast<const SpaceRecord*>(memory_.host(frame));
+        const SpaceRecord* const well = record_at(frame);
+        const bool is_named_so = well != nullptr && well->name_view() == name;
+        if (const auto [other, first] = names_of_records.emplace(frame.value(), name); !first) {
+            // Of two names, the one that the record does not say is wrong.
+            if (!is_named_so)
+                wrong("I6 directory", {},
+                      fmt::format("shares the space record {:#x} with \"{}\"", frame.value(),
+                                  other->second),
+                      Remedy::remove_name);
+            return std::nullopt;
+        }
+        uses_.add(frame, FrameUses::From::space);
+        if (well != nullptr && !is_named_so)
+            wrong("I6 directory", {},
+                  fmt::format("the space record {:#x} is named \"{}\"", frame.value(),
+                              well->name_view()),
+                  Remedy::remove_name);
+        if (well == nullptr) {
+            const bool has_levels = record->levels >= 3 && record->levels <= format::kMaxLevels;
+            wrong("I5 metadata",
+                  whole(has_levels ? static_cast<Levels>(record->levels) : Levels::four),
+                  fmt::format("the space record {:#x} fails its checks", frame.value()),
+                  Remedy::remove_space);
+            return std::nullopt;
+        }
+        const table::Root root = root_of(*record);
+        if (!table::check_root(memory_, root)) {
+            wrong("I2 table", whole(root.levels), "the root of the space fails its checks",
+                  Remedy::remove_space);
+            return std::nullopt;
+        }
+        annotated_.push_back({name, frame, root, record->annotations_offset});
+        return TableItem{.frame = memory_.current(root.entry.frame()),
+                         .position = {root.top(), root.owner, 0},
+                         .levels = root.levels};
+    }
+
+    // A space record that nothing leads to, with all of its space: only its name was lost. While
+    // limbo or a build is damaged it may as well be one that was removed, or never committed.
+    void adopt_unnamed() {
+        if (!may_adopt_) return;
+        const auto regions = memory_.regions();
+        for (std::size_t i = 0; i < regions.size(); ++i) {
+            const std::uint64_t initialized = regions[i].initialized();
+            for (std::uint64_t at = 0; at < initialized; ++at) {
+                const FrameNumber frame = regions[i].base() + at;
+                const std::uint64_t word0 = pool::load_word(regions[i].metadata(frame).word0);
+                if (format::FrameMetadata::kind_of(word0) != FrameKind::space_record) continue;
+                const FrameUses::Use use = uses_.of(i, at);
+                const SpaceRecord* const record = record_at(frame);
+                if (use.references() != 0 || use.building || record == nullptr ||
+                    !table::check_root(memory_, root_of(*record)))
+                    continue;
+                const std::string name(record->name_view());
+                const auto taken = directory_.get(name);
+                found(
+                    "I6 directory", name, {},
+                    fmt::format("the space record {:#x} is of this name, which does not lead to it",
+                                frame.value()),
+                    taken ? Remedy::none : Remedy::adopt_space, 0, name, frame);
+            }
+        }
+    }
+
+    // --- names of ranges ---
+
+    struct Annotated {
+        std::string name;
+        FrameNumber record;
+        table::Root root;
+        pool::Offset object = 0;
+    };
+    struct Named {
+        const Annotated* space = nullptr;
+        format::Annotation annotation;
+        std::uint64_t mapped_pages = 0;
+    };
+
+    void look_at_annotations() {
+        std::vector<Named> all;
+        for (const Annotated& space : annotated_) {
+            if (space.object == 0) continue;
+            std::uint64_t reached = 0;
+            pool::OrderedMap(memory_.pool(), space.object)
+                .visit("", [&](std::string_view key, std::string_view value) {
+                    const auto annotation = format::Annotation::decode(key, value);
+                    if (!annotation) {
+                        found("I5 metadata", space.name, {},
+                              "the name of a range fails its checksum", Remedy::trim_annotation, 0,
+                              std::string(key), space.record);
+                        return true;
+                    }
+                    if (annotation->first_page < reached)
+                        found("I7 annotation", space.name, range_of(space, *annotation),
+                              "overlaps the name before it", Remedy::trim_annotation, reached,
+                              std::string(key), space.record);
+                    reached = std::max(reached, annotation->end_page());
+                    all.push_back({&space, *annotation});
+                    return true;
+                });
+        }
+        parallel_for(options_.threads, all.size(),
+                     [&](std::size_t i) {
+                         Named& named = all[i];
+                         table::Visitor visitor;
+                         visitor.range = [&](const table::VisitedRange& visited) {
+                             named.mapped_pages += visited.pages.count();
+                         };
+                         table::visit(memory_, named.space->root,
+                                      {named.annotation.first_page, named.annotation.end_page()},
+                                      visitor);
+                     },
+                     {});
+        for (const Named& named : all)
+            if (named.mapped_pages != named.annotation.page_count)
+                found("I7 annotation", named.space->name, range_of(*named.space, named.annotation),
+                      fmt::format("{} of {} named pages are mapped", named.mapped_pages,
+                                  named.annotation.page_count),
+                      Remedy::trim_annotation, 0,
+                      format::Annotation::encode_key(named.annotation.first_page),
+                      named.space->record);
+    }
+
+    static Range range_of(const Annotated& space, const format::Annotation& annotation) {
+        return {table::address_of_page(annotation.first_page, space.root.levels),
+                annotation.page_count << kPageShift};
+    }
+
+    // --- limbo ---
+
+    void look_at_limbo() {
+        static const std::vector<std::string> kNoName = {""};
+        TableSurvey tables(memory_, uses_, FrameUses::From::limbo, kNoName, options_, survey_,
+                           [&](std::uint64_t count) { add_tables(count); });
+        const auto wrong = [&](const char* what, std::string detail) {
+            may_adopt_ = false;
+            found(what, "", {}, std::move(detail), Remedy::cut_limbo);
+        };
+        const auto done = limbo_.visit(
+            [&](const format::LimboRecord& record) {
+                const FrameNumber frame = memory_.current(Entry(record.entry).frame());
+                const table::TablePosition position{record.level, record.owner, record.index};
+                if (record.kind == format::LimboKind::space) {
+                    uses_.add(frame, FrameUses::From::limbo);
+                    if (record_at(frame) == nullptr)
+                        wrong("I5 metadata",
+                              fmt::format("limbo names frame {:#x}, which is no space record",
+                                          frame.value()));
+                } else if (table::is_table_of(memory_, frame, position) &&
+                           memory_.host(frame) != nullptr) {
+                    tables.add({.frame = frame,
+                                .position = position,
+                                .with_frames = record.kind == format::LimboKind::subtree});
+                } else {
+                    wrong("I2 table",
+                          fmt::format("limbo names frame {:#x}, which is not that table",
+                                      frame.value()));
+                }
+            },
+            [&](FrameNumber page) { uses_.add(page, FrameUses::From::limbo); });
+        if (!done) wrong("I4 account", done.error().message);
+        tables.run();
+    }
+
+    void add_tables(std::uint64_t count) {
+        progress_.tables += count;
+        tell();
+    }
+
+    struct Claim {
+        unsigned slot = 0;
+        format::Extent extent;
+    };
+
+    const memory::PhysicalMemory& memory_;
+    const pool::OrderedMap& directory_;
+    const table::LimboStack& limbo_;
+    VerifyOptions options_;
+    FrameUses uses_;
+    Survey survey_;
+    VerifyProgress progress_;
+    std::vector<Claim> claims_;
+    std::vector<std::string> names_;
+    std::vector<Annotated> annotated_;
+    bool may_adopt_ = true;
+};
+
+}  // namespace
+
+Survey survey(const memory::PhysicalMemory& memory, const pool::OrderedMap& directory,
+              const table::LimboStack& limbo, const VerifyOptions& options) {
+    return Surveyor(memory, directory, limbo, options).run();
+}
+
+}  // namespace holdfast::recovery

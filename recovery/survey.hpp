@@ -1,0 +1,56 @@
+// One look at everything in a store: what is damaged, and where, so that `verify` can tell and
+// `repair` can act. The one home of the invariants I1 to I7 (holdfast/verify.hpp).
+//
+// Tables are visited level by level from the top: the tables of one level are shared out among the
+// threads, and what they link to is gathered in order by the calling thread. So the result does not
+// depend on the threads, and a table that several entries link to is looked into once.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "format/frame_metadata.hpp"
+#include "holdfast/verify.hpp"
+#include "memory/physical_memory.hpp"
+#include "pool/pool.hpp"
+#include "table/limbo_stack.hpp"
+
+namespace holdfast::recovery {
+
+// What would set a damage right.
+enum class Remedy : std::uint8_t {
+    none,              // nothing that is known
+    empty_build_slot,  // `number`
+    remove_name,       // `key` in the directory
+    remove_space,      // the same, and what is left of the space record `frame`
+    adopt_space,       // the space record `frame` gets its name back
+    empty_entry,       // `number` of the table `frame`
+    cut_limbo,         // all of it: what it held is found as leaked
+    trim_annotation,   // `key` of the space record `frame`
+    // What follows is only to be done when nothing above is left: damage above makes frames seem
+    // leaked that are not.
+    set_references,  // of `frame`, to `number`
+    free_frames,     // `number` of them from `frame` on
+};
+
+struct Damage {
+    Finding finding;
+    Remedy remedy = Remedy::none;
+    FrameNumber frame = {};
+    std::uint64_t number = 0;
+    std::string key = {};
+};
+
+struct Survey {
+    VerifyReport report;  // its findings are those of `damages`
+    std::vector<Damage> damages;
+};
+
+// Nothing may change meanwhile. Changes nothing itself, also on a damaged store.
+Survey survey(const memory::PhysicalMemory& memory, const pool::OrderedMap& directory,
+              const table::LimboStack& limbo, const VerifyOptions& options);
+
+const char* name_of(format::FrameKind kind);
+
+}  // namespace holdfast::recovery

@@ -1,0 +1,153 @@
+#include "recovery/table_survey.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <iterator>
+#include <tuple>
+
+#include "recovery/parallel.hpp"
+
+namespace holdfast::recovery {
+
+using format::Entry;
+using format::kEntriesPerTable;
+
+namespace {
+
+constexpr std::size_t kTablesPerPiece = 32;
+
+const char* invariant_of(FaultKind kind) {
+    if (is_loss(kind)) return "lost page";
+    switch (kind) {
+        case FaultKind::wrong_table:
+            return "I2 table";
+        case FaultKind::damaged_metadata:
+            return "I5 metadata";
+        default:
+            return "I1 entry";
+    }
+}
+
+}  // namespace
+
+void join(std::vector<WritableExecutable>& ranges) {
+    const auto key = [](const WritableExecutable& each) {
+        return std::tie(each.space, each.range.start);
+    };
+    std::sort(
+        ranges.begin(), ranges.end(),
+        [&](const WritableExecutable& a, const WritableExecutable& b) { return key(a) < key(b); });
+    std::vector<WritableExecutable> joined;
+    for (WritableExecutable& each : ranges) {
+        if (!joined.empty() && joined.back().space == each.space &&
+            joined.back().range.end() == each.range.start)
+            joined.back().range.size_bytes += each.range.size_bytes;
+        else
+            joined.push_back(std::move(each));
+    }
+    ranges = std::move(joined);
+}
+
+void TableSurvey::add_child(const TableItem& item) {
+    if (uses_.add(item.frame, from_)) by_level_[item.position.level].push_back(item);
+}
+
+void TableSurvey::run() {
+    for (unsigned level = format::kMaxLevels; level > 0; --level) {
+        const std::vector<TableItem> tables = std::move(by_level_[level]);
+        if (from_ == FrameUses::From::space) survey_.report.tables += tables.size();
+        std::vector<Found> found((tables.size() + kTablesPerPiece - 1) / kTablesPerPiece);
+        std::atomic<std::uint64_t> looked_at = 0;
+        const auto piece = [&](std::size_t number) {
+            const std::size_t begin = number * kTablesPerPiece;
+            const std::size_t end = std::min(begin + kTablesPerPiece, tables.size());
+            for (std::size_t i = begin; i < end; ++i) look_at(tables[i], found[number]);
+            looked_at.fetch_add(end - begin, std::memory_order_relaxed);
+        };
+        std::uint64_t told = 0;
+        const auto tell = [&] {
+            const std::uint64_t now = looked_at.load(std::memory_order_relaxed);
+            between_(now - told);
+            told = now;
+        };
+        parallel_for(options_.threads, found.size(), piece, tell);
+        tell();
+        for (Found& each : found) {
+            survey_.report.mapped_pages += each.mapped_pages;
+            std::move(each.damages.begin(), each.damages.end(),
+                      std::back_inserter(survey_.damages));
+            std::move(each.writable_executable.begin(), each.writable_executable.end(),
+                      std::back_inserter(survey_.report.writable_executable));
+            for (const TableItem& child : each.children) add_child(child);
+            each = {};
+        }
+    }
+}
+
+Range TableSurvey::range_of(const TableItem& item, unsigned slot) const {
+    const unsigned level = item.position.level;
+    return {table::address_of_page(item.position.child(slot).index * table::entry_pages(level),
+                                   item.levels),
+            format::entry_span_bytes(level)};
+}
+
+// An interrupted release has freed what its table still leads to. What a shell leads to lives on
+// elsewhere, and may have changed there.
+bool TableSurvey::is_expected(FaultKind kind, const TableItem& item) const {
+    return from_ == FrameUses::From::limbo &&
+           (kind == FaultKind::stale_entry || is_loss(kind) || !item.with_frames);
+}
+
+Damage TableSurvey::damage_of(FaultKind kind, const TableItem& item, unsigned slot, Entry entry) {
+    // Nobody's addresses, in limbo.
+    const bool has_address = from_ == FrameUses::From::space;
+    return {.finding = {invariant_of(kind), names_[item.space],
+                        has_address ? range_of(item, slot) : Range(),
+                        fmt::format("{}: entry {:#018x} in slot {} of the level-{} table {:#x}{}",
+                                    to_string(kind), entry.bits(), slot, item.position.level,
+                                    item.frame.value(), has_address ? "" : ", in limbo")},
+            .remedy = Remedy::empty_entry,
+            .frame = item.frame,
+            .number = slot};
+}
+
+void TableSurvey::look_at(const TableItem& item, Found& found) {
+    const table::TablePosition& position = item.position;
+    const std::uint64_t* const words = memory_.table(item.frame);
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const Entry entry(pool::load_word(words + slot));
+        if (entry.is_empty()) continue;
+        if (const auto kind = table::check_entry(memory_, entry, position, slot)) {
+            // A page whose memory is out of reach is well but for that.
+            if (is_loss(*kind) && item.with_frames) {
+                uses_.add(entry.frame(), from_);
+                if (from_ == FrameUses::From::space)
+                    found.mapped_pages += table::entry_pages(position.level);
+            }
+            if (!is_expected(*kind, item))
+                found.damages.push_back(damage_of(*kind, item, slot, entry));
+            continue;
+        }
+        const Protection permitted = item.above & entry.protection();
+        if (entry.is_table(position.level)) {
+            TableItem child = item;
+            child.frame = memory_.current(entry.frame());
+            child.position = position.child(slot);
+            child.above = permitted;
+            found.children.push_back(child);
+            continue;
+        }
+        if (entry.is_present() && item.with_frames) {
+            uses_.add(entry.frame(), from_);
+            if (from_ == FrameUses::From::space)
+                found.mapped_pages += table::entry_pages(position.level);
+        }
+        if (options_.list_writable_executable && from_ == FrameUses::From::space &&
+            permitted.writable() && permitted.executable())
+            found.writable_executable.push_back({names_[item.space], range_of(item, slot)});
+    }
+}
+
+}  // namespace holdfast::recovery
