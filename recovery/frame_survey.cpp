@@ -18,17 +18,6 @@ namespace {
 
 constexpr std::uint64_t kFramesPerPiece = 16384;
 
-// Frames one after the other that are in use alike, and that nothing leads to.
-struct LeakedRun {
-    FrameNumber first;
-    std::uint64_t count = 0;
-    FrameKind kind{};
-    format::OwnerId owner = 0;
-    bool continued_by(const LeakedRun& next) const {
-        return first + count == next.first && kind == next.kind && owner == next.owner;
-    }
-};
-
 struct Found {
     std::vector<Damage> damages;
     std::vector<LeakedRun> leaked;
@@ -51,23 +40,6 @@ Damage damage(const char* what, FrameNumber frame, const std::string& says, Reme
             .number = number};
 }
 
-Damage damage_of(const LeakedRun& run) {
-    const std::string frames =
-        run.count == 1 ? fmt::format("frame {:#x}", run.first.value())
-                       : fmt::format("{} frames from {:#x} to {:#x}", run.count, run.first.value(),
-                                     run.first.value() + run.count - 1);
-    return {
-        .finding = {"I4 account",
-                    "",
-                    {},
-                    fmt::format("{} (kind {}, owner {}) {} in use, and nothing leads to {}: leaked",
-                                frames, name_of(run.kind), run.owner, run.count == 1 ? "is" : "are",
-                                run.count == 1 ? "it" : "them")},
-        .remedy = Remedy::free_frames,
-        .frame = run.first,
-        .number = run.count};
-}
-
 // A frame whose metadata is one that somebody has written.
 std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
                               const memory::MetadataWords& words, Found& found) {
@@ -83,7 +55,7 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
     }
     if (!FrameMetadata::is_valid(words.home, word0, word1))
         return damage("I5 metadata", frame, "has metadata that fails its checksum",
-                      Remedy::free_frames, 1);
+                      use.references() == 0 ? Remedy::free_frames : Remedy::none, 1);
     const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
     if (metadata.kind == FrameKind::free) {
         ++found.free;
@@ -92,7 +64,7 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
                       fmt::format("is free, and used {} times", use.references()), Remedy::none, 0);
     }
     if (use.references() == 0) {
-        add_leaked(found.leaked, {frame, 1, metadata.kind, metadata.owner});
+        add_leaked(found.leaked, {frame, 1, metadata.kind, metadata.owner, metadata.index});
         return std::nullopt;
     }
     ++(use.from_spaces != 0 ? found.reachable : found.limbo);
@@ -143,9 +115,26 @@ const char* name_of(FrameKind kind) {
     return "unknown";
 }
 
-void survey_frames(const memory::PhysicalMemory& memory, const FrameUses& uses,
-                   const VerifyOptions& options, Survey& survey,
-                   const std::function<void(std::uint64_t frames)>& between) {
+table::PageRange LeakedRun::pages() const {
+    const unsigned shift = format::is_table(kind) ? 9 * format::table_level(kind) : 0;
+    return {index << shift, (index + count) << shift};
+}
+
+std::string LeakedRun::to_string() const {
+    if (count == 1)
+        return fmt::format(
+            "frame {:#x} (kind {}, owner {}) is in use, and nothing leads to it: leaked",
+            first.value(), name_of(kind), owner);
+    return fmt::format(
+        "{} frames from {:#x} to {:#x} (kind {}, owner {}) are in use, and nothing "
+        "leads to them: leaked",
+        count, first.value(), first.value() + count - 1, name_of(kind), owner);
+}
+
+std::vector<LeakedRun> survey_frames(const memory::PhysicalMemory& memory, const FrameUses& uses,
+                                     const VerifyOptions& options, Survey& survey,
+                                     const std::function<void(std::uint64_t frames)>& between) {
+    std::vector<LeakedRun> leaked;
     const auto regions = memory.regions();
     for (std::size_t number = 0; number < regions.size(); ++number) {
         const memory::Region& region = regions[number];
@@ -181,7 +170,6 @@ void survey_frames(const memory::PhysicalMemory& memory, const FrameUses& uses,
         tell();
         VerifyReport& report = survey.report;
         report.frames_total += region.frame_count();
-        std::vector<LeakedRun> leaked;
         for (Found& each : found) {
             report.frames_reachable += each.reachable;
             report.frames_limbo += each.limbo;
@@ -194,8 +182,8 @@ void survey_frames(const memory::PhysicalMemory& memory, const FrameUses& uses,
             for (Damage& wrong : each.damages) survey.damages.push_back(std::move(wrong));
             for (const LeakedRun& run : each.leaked) add_leaked(leaked, run);
         }
-        for (const LeakedRun& run : leaked) survey.damages.push_back(damage_of(run));
     }
+    return leaked;
 }
 
 }  // namespace holdfast::recovery

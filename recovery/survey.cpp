@@ -40,10 +40,12 @@ class Surveyor {
         look_at_spaces();
         look_at_limbo();
         adopt_unnamed();
-        survey_frames(memory_, uses_, options_, survey_, [&](std::uint64_t frames) {
-            progress_.frames += frames;
-            tell();
-        });
+        const auto leaked =
+            survey_frames(memory_, uses_, options_, survey_, [&](std::uint64_t frames) {
+                progress_.frames += frames;
+                tell();
+            });
+        for (const LeakedRun& run : leaked) look_at_leaked(run);
         for (Damage& damage : survey_.damages)
             if (damage.remedy == Remedy::empty_build_slot && damage.frame != FrameNumber{})
                 damage.number = slot_that_claims(damage.frame);
@@ -94,18 +96,27 @@ class Surveyor {
 
     // --- spaces ---
 
-    // What the record is for, if it is one and well.
+    static bool passes_its_checks(const SpaceRecord& record) {
+        return record.magic == format::kSpaceMagic &&
+               record.checksum == record.computed_checksum() && record.levels >= 3 &&
+               record.levels <= format::kMaxLevels;
+    }
+    // The record, if it is one and well.
     const SpaceRecord* record_at(FrameNumber frame) const {
         const auto metadata = memory_.valid_metadata(frame);
         if (!metadata || metadata->kind != FrameKind::space_record ||
             memory_.host(frame) == nullptr)
             return nullptr;
         const auto* const record = reinterpret_cast<const SpaceRecord*>(memory_.host(frame));
-        if (record->magic != format::kSpaceMagic ||
-            record->checksum != record->computed_checksum() || record->owner != metadata->owner ||
-            record->levels < 3 || record->levels > format::kMaxLevels)
-            return nullptr;
-        return record;
+        return passes_its_checks(*record) && record->owner == metadata->owner ? record : nullptr;
+    }
+    // Whether the frame is the record of this space though its metadata does not say so: record,
+    // name and root say it.
+    bool is_whole_record(FrameNumber frame, const std::string& name) const {
+        if (memory_.host(frame) == nullptr) return false;
+        const auto* const record = reinterpret_cast<const SpaceRecord*>(memory_.host(frame));
+        return passes_its_checks(*record) && record->name_view() == name &&
+               table::check_root(memory_, root_of(*record));
     }
     static table::Root root_of(const SpaceRecord& record) {
         return {Entry(pool::load_word(&record.root)), static_cast<Levels>(record.levels),
@@ -144,8 +155,14 @@ class Surveyor {
             found(what, name, range, std::move(detail), remedy, 0, name, frame);
         };
         const auto metadata = memory_.valid_metadata(frame);
-        if (!metadata || metadata->kind != FrameKind::space_record ||
-            memory_.host(frame) == nullptr) {
+        const bool lost_metadata_only = !metadata && is_whole_record(frame, name);
+        if (lost_metadata_only) {
+            wrong("I5 metadata", {},
+                  fmt::format("the metadata of the space record {:#x} fails its checksum",
+                              frame.value()),
+                  Remedy::remake_metadata);
+        } else if (!metadata || metadata->kind != FrameKind::space_record ||
+                   memory_.host(frame) == nullptr) {
             wrong("I6 directory", {},
                   fmt::format("the name leads to frame {:#x}, which is no space record",
                               frame.value()),
@@ -153,7 +170,7 @@ class Surveyor {
             return std::nullopt;
         }
         const auto* const record = reinterpret_cast<const SpaceRecord*>(memory_.host(frame));
-        const SpaceRecord* const well = record_at(frame);
+        const SpaceRecord* const well = lost_metadata_only ? record : record_at(frame);
         const bool is_named_so = well != nullptr && well->name_view() == name;
         if (const auto [other, first] = names_of_records.emplace(frame.value(), name); !first) {
             // Of two names, the one that the record does not say is wrong.
@@ -217,6 +234,34 @@ class Surveyor {
         }
     }
 
+    // A line of a table that was lost is a line of empty entries, and only the frames that they led
+    // to tell which pages these were. Pages that have frames again were not lost by it. (Where
+    // limbo or a build is damaged, frames may be leaked that were unmapped, or never mapped.)
+    void look_at_leaked(const LeakedRun& run) {
+        const Annotated* space = nullptr;
+        for (const Annotated& each : annotated_)
+            if (each.root.owner == run.owner && run.has_place() &&
+                run.pages().end <= table::all_pages(each.root.levels).end)
+                space = &each;
+        Range range;
+        if (space != nullptr) {
+            bool is_mapped = false;
+            table::Visitor visitor;
+            visitor.range = [&](const table::VisitedRange& visited) {
+                is_mapped = is_mapped || visited.entry.is_present();
+            };
+            const table::PageRange pages = run.pages();
+            table::visit(memory_, space->root, pages, visitor);
+            if (is_mapped)
+                space = nullptr;
+            else
+                range = {table::address_of_page(pages.begin, space->root.levels),
+                         pages.count() << kPageShift};
+        }
+        found("I4 account", space != nullptr ? space->name : "", range, run.to_string(),
+              Remedy::free_frames, run.count, {}, run.first);
+    }
+
     // --- names of ranges ---
 
     struct Annotated {
@@ -254,18 +299,21 @@ class Surveyor {
                     return true;
                 });
         }
-        parallel_for(options_.threads, all.size(),
-                     [&](std::size_t i) {
-                         Named& named = all[i];
-                         table::Visitor visitor;
-                         visitor.range = [&](const table::VisitedRange& visited) {
-                             named.mapped_pages += visited.pages.count();
-                         };
-                         table::visit(memory_, named.space->root,
-                                      {named.annotation.first_page, named.annotation.end_page()},
-                                      visitor);
-                     },
-                     {});
+        const auto count_mapped = [&](Named& named) {
+            table::Visitor visitor;
+            visitor.range = [&](const table::VisitedRange& visited) {
+                named.mapped_pages += visited.pages.count();
+            };
+            table::visit(memory_, named.space->root,
+                         {named.annotation.first_page, named.annotation.end_page()}, visitor);
+        };
+        constexpr std::size_t kNamesPerPiece = 64;
+        const auto piece = [&](std::size_t number) {
+            const std::size_t end = std::min((number + 1) * kNamesPerPiece, all.size());
+            for (std::size_t i = number * kNamesPerPiece; i < end; ++i) count_mapped(all[i]);
+        };
+        parallel_for(options_.threads, (all.size() + kNamesPerPiece - 1) / kNamesPerPiece, piece,
+                     [&] { tell(); });
         for (const Named& named : all)
             if (named.mapped_pages != named.annotation.page_count)
                 found("I7 annotation", named.space->name, range_of(*named.space, named.annotation),

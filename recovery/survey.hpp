@@ -24,6 +24,7 @@ enum class Remedy : std::uint8_t {
     empty_build_slot,  // `number`
     remove_name,       // `key` in the directory
     remove_space,      // the same, and what is left of the space record `frame`
+    remake_metadata,   // of the space record `frame`
     adopt_space,       // the space record `frame` gets its name back
     empty_entry,       // `number` of the table `frame`
     cut_limbo,         // all of it: what it held is found as leaked
@@ -40,6 +41,7 @@ struct Damage {
     FrameNumber frame = {};
     std::uint64_t number = 0;
     std::string key = {};
+    bool is_loss = false;  // a page that is well but for its region, and may come back with it
 };
 
 struct Survey {

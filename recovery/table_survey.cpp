@@ -110,7 +110,8 @@ Damage TableSurvey::damage_of(FaultKind kind, const TableItem& item, unsigned sl
                                     item.frame.value(), has_address ? "" : ", in limbo")},
             .remedy = Remedy::empty_entry,
             .frame = item.frame,
-            .number = slot};
+            .number = slot,
+            .is_loss = is_loss(kind)};
 }
 
 void TableSurvey::look_at(const TableItem& item, Found& found) {

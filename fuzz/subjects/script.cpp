@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <sstream>
@@ -124,6 +125,7 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         call.verb = verb == "map" ? Verb::map : verb == "lazy" ? Verb::map_lazy : Verb::protect;
         call.range = words.range();
         call.protection = words.protection();
+        if (verb == "map") call.name = words.optional_word().value_or("");
     } else if (verb == "share") {
         call.verb = Verb::map_shared;
         call.range = words.range();
@@ -178,6 +180,18 @@ Result<Script> Script::parse(const std::string& name, const std::string& text) {
             steps.clear();
         } else if (*verb == "reopen") {
             steps.emplace_back();
+        } else if (*verb == "repair") {
+            steps.push_back({.calls = {}, .damage = {}, .repairs = true});
+        } else if (*verb == "damage") {
+            const std::string kind = words.word("kind of damage");
+            PlantedDamage damage;
+            if (const auto known = PlantedDamage::parse(kind))
+                damage.kind = *known;
+            else
+                return wrong(fmt::format("there is no damage \"{}\"", kind));
+            if (damage.has_space()) damage.space = words.word("space");
+            if (damage.has_address()) damage.address = VirtAddr(words.number("address"));
+            steps.push_back({.calls = {}, .damage = damage, .repairs = false});
         } else if (*verb == "begin") {
             if (transaction) return wrong("the transaction above has no `commit`");
             transaction.emplace();
@@ -237,7 +251,8 @@ std::string text_of(const Call& call) {
         case Verb::remove:
             return fmt::format("remove {}", call.space);
         case Verb::map:
-            return fmt::format("map {} {} {}", call.space, range(call.range), protection);
+            return fmt::format("map {} {} {}{}{}", call.space, range(call.range), protection,
+                               call.name.empty() ? "" : " ", call.name);
         case Verb::map_lazy:
             return fmt::format("lazy {} {} {}", call.space, range(call.range), protection);
         case Verb::map_shared:
@@ -266,6 +281,11 @@ std::string text_of(const Call& call) {
 
 }  // namespace
 
+bool Script::repairs() const {
+    return std::any_of(operations.begin(), operations.end(),
+                       [](const Step& step) { return step.repairs; });
+}
+
 std::string Script::to_text() const {
     std::string text = fmt::format("pool {}\n", pool_bytes);
     if (lanes != kLanes) text += fmt::format("lanes {}\n", lanes);
@@ -273,7 +293,9 @@ std::string Script::to_text() const {
     const auto add = [&](const std::vector<Step>& steps) {
         for (const Step& step : steps) {
             const bool transaction = step.calls.size() > 1;
-            if (step.calls.empty()) text += "reopen\n";
+            if (step.reopens()) text += "reopen\n";
+            if (step.damage) text += fmt::format("damage {}\n", step.damage->to_string());
+            if (step.repairs) text += "repair\n";
             if (transaction) text += "begin\n";
             if (!transaction && step.finds_full) text += "full ";
             for (const Call& call : step.calls) text += text_of(call) + "\n";

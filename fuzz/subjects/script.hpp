@@ -6,7 +6,7 @@
 //     create SPACE [3|4|5]
 //     rename SPACE TO
 //     remove SPACE
-//     map SPACE ADDRESS PAGES PROT        PROT as r, rw, rwx, with u for user pages
+//     map SPACE ADDRESS PAGES PROT [NAME] PROT as r, rw, rwx, with u for user pages
 //     lazy SPACE ADDRESS PAGES PROT       demand-zero
 //     share SPACE ADDRESS PAGES PROT SOURCE ADDRESS PAGES
 //     unmap SPACE ADDRESS PAGES
@@ -25,23 +25,31 @@
 //     begin / full                        `commit`), must find the store full and change nothing
 //     repeat N STRIDE CALL                the call N times, its address raised by STRIDE each time
 //     reopen                              closes the store and opens it again
+//     damage KIND [SPACE [ADDRESS]]       plants it (planted_damage.hpp) and closes the store
+//     repair                              closes the store and repairs it
 //     operations                          what is above is set-up; what is below is crashed
 //
 // Without `operations` all of it is crashed, the pool's creation included. `#` begins a comment.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "holdfast/error.hpp"
 #include "oracle/calls.hpp"
+#include "subjects/planted_damage.hpp"
 
 namespace holdfast::crash {
 
 struct Step {
-    oracle::Calls calls;      // one, or those of a transaction; none if the store is reopened
+    // One, or those of a transaction; none if the store is damaged, repaired or just reopened.
+    oracle::Calls calls;
+    std::optional<PlantedDamage> damage = {};
+    bool repairs = false;
     bool finds_full = false;  // refused with no_space, and nothing is changed
+    bool reopens() const { return calls.empty() && !damage && !repairs; }
 };
 
 struct Script {
@@ -53,6 +61,8 @@ struct Script {
     static constexpr std::uint64_t kLanes = 64;
     bool crashes_creation = false;
     std::vector<Step> set_up, operations;
+    // Whether a crash leaves a store that is to be repaired before anything else.
+    bool repairs() const;
 
     // Errors: invalid_argument, with the line's number and what is wrong with it.
     static Result<Script> parse(const std::string& name, const std::string& text);

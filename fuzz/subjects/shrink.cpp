@@ -7,9 +7,11 @@ namespace {
 bool is_possible(const Script& script) {
     oracle::Model model;
     for (const auto* steps : {&script.set_up, &script.operations})
-        for (const Step& step : *steps)
+        for (const Step& step : *steps) {
             if (!step.calls.empty() && !step.finds_full && oracle::run(model, step.calls))
                 return false;
+            if (step.damage && !step.damage->apply(model)) return false;
+        }
     return !script.operations.empty() || script.crashes_creation;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "oracle/compare.hpp"
+#include "store/repair.hpp"
 #include "store/store_state.hpp"
 #include "subjects/lean_pool.hpp"
 
@@ -30,15 +31,31 @@ Result<void> run_calls(Store& store, const Step& step) {
     return {};
 }
 
+// In place, and not on a copy first: the harness sees what is read and written of the file itself.
+Result<RepairReport> repair(const std::string& path) {
+    return detail::repair_at_once(path, {.emulation = PmemEmulation::on, .threads = 1}, false);
+}
+
 Result<void> run_steps(std::optional<Store>& store, const std::string& path,
                        const std::vector<Step>& steps, Operations* operations) {
     for (const Step& step : steps) {
         if (operations != nullptr) operations->begin();
-        if (step.calls.empty()) {
-            store.reset();
+        if (step.reopens()) store.reset();
+        if (!store && !step.repairs) {
             auto opened = Store::open(path, kOpen);
             if (!opened) return std::unexpected(opened.error());
             store = std::move(*opened);
+        }
+        if (step.damage) {
+            auto planted = step.damage->plant(*store);
+            store.reset();
+            if (!planted) return planted;
+        } else if (step.repairs) {
+            store.reset();
+            auto repaired = repair(path);
+            if (!repaired) return std::unexpected(repaired.error());
+        } else if (step.reopens()) {
+            // It is open again.
         } else if (auto done = run_calls(*store, step); !done) {
             return done;
         }
@@ -51,6 +68,7 @@ void run_steps(oracle::Model& model, const std::vector<Step>& steps,
                std::vector<oracle::Model>* after_each) {
     for (const Step& step : steps) {
         if (!step.calls.empty() && !step.finds_full) oracle::run(model, step.calls);
+        if (step.damage) step.damage->apply(model);
         if (after_each != nullptr) after_each->push_back(model);
     }
 }
@@ -180,7 +198,7 @@ Result<void> StoreWorkload::run(const std::string& path, Operations& operations)
         if (!created) return std::unexpected(created.error());
         store = std::move(*created);
         operations.acknowledge();
-    } else {
+    } else if (script_.operations.empty() || !script_.operations.front().repairs) {
         auto opened = Store::open(path, kOpen);
         if (!opened) return std::unexpected(opened.error());
         store = std::move(*opened);
@@ -207,6 +225,16 @@ std::optional<bool> StoreWorkload::is_after(const Store& store, const Moment& mo
 }
 
 std::string StoreWorkload::check(const std::string& path, const Moment& moment) {
+    if (script_.repairs()) {
+        // Whatever the interrupted repair had done: another one ends well, and a third has nothing
+        // left to do.
+        if (auto repaired = repair(path); !repaired)
+            return "cannot be repaired: " + repaired.error().message;
+        const auto again = repair(path);
+        if (!again) return "cannot be repaired again: " + again.error().message;
+        if (!again->repaired.empty())
+            return "a repair has left something: " + again->repaired.front().detail;
+    }
     auto store = Store::open(path, kOpen);
     const bool creating = script_.crashes_creation && moment.acknowledged == 0;
     if (!store) {
@@ -253,6 +281,11 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
 }
 
 Result<void> StoreWorkload::recover(const std::string& path) {
+    if (script_.repairs()) {
+        auto repaired = repair(path);
+        if (!repaired) return std::unexpected(repaired.error());
+        return {};
+    }
     auto store = Store::open(path, kOpen);
     // What a crash of the creation has left may be refused: nothing to recover then.
     if (!store) return {};

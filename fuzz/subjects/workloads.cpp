@@ -224,6 +224,7 @@ const std::vector<NamedWorkload>& workloads() {
             volatile 0x100000
             prefer a 1
             map a 0x40000000 2 rw
+            unmap a 0x40000000 2
             detach 1
             reopen
             attach 1
@@ -267,6 +268,110 @@ const std::vector<NamedWorkload>& workloads() {
             map a 0x40000000 1 rw
             reopen
             unmap a 0x40000000 1
+        )"},
+        {"repair_entry", "an entry in the middle of a named range", R"(
+            create a
+            map a 0x40000000 5 rw name
+            write a 0x40000000 7
+            damage entry a 0x40002000
+            operations
+            repair
+        )"},
+        {"repair_link", "a table is lost, with what it mapped", R"(
+            create a
+            map a 0x401fd000 6 rw
+            write a 0x40200000 7
+            damage link a 0x401fd000
+            operations
+            repair
+        )"},
+        {"repair_metadata", "the metadata of a frame that two spaces share", R"(
+            create a
+            create b
+            map a 0x40000000 4 rw
+            share b 0x50000000 4 r a 0x40000000 4
+            damage metadata a 0x40001000
+            operations
+            repair
+        )"},
+        {"repair_references", "a wrong reference count, and leaked frames", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw
+            share b 0x50000000 3 r a 0x40000000 3
+            damage references a 0x40001000
+            damage leak
+            operations
+            repair
+        )"},
+        {"repair_leak", "frames that nothing leads to", R"(
+            create a
+            map a 0x40000000 3 rw
+            damage leak
+            operations
+            repair
+        )"},
+        {"repair_root", "a space whose root is lost, with names of ranges", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw first
+            map a 0x40010000 3 rw second
+            map b 0x40000000 1 rw
+            damage root a
+            operations
+            repair
+        )"},
+        {"repair_record", "a space whose record is lost", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw
+            map b 0x40000000 1 rw
+            damage record a
+            operations
+            repair
+        )"},
+        {"repair_name", "a space that has lost its name only", R"(
+            create a
+            map a 0x40000000 3 rw
+            write a 0x40000000 7
+            damage name a
+            operations
+            repair
+        )"},
+        {"repair_limbo", "limbo, with a removed space in it that must stay removed", R"(
+            create a
+            create b
+            map a 0x401fe000 516 rw
+            map b 0x40000000 3 rw name
+            remove b
+            unmap a 0x401ff000 514
+            damage limbo
+            operations
+            repair
+        )"},
+        {"repair_superblock", "a word of the superblock, for which open refuses the store", R"(
+            create a
+            map a 0x40000000 3 rw
+            damage leak
+            damage owner
+            operations
+            repair
+        )"},
+        {"repair_head", "the word that leads to limbo, with a removed space in it", R"(
+            create a
+            create b
+            map a 0x40000000 3 rw
+            remove b
+            damage head
+            operations
+            repair
+        )"},
+        {"repair_build", "the slot of an interrupted build", R"(
+            create a
+            map a 0x40000000 3 rw
+            damage build
+            operations
+            repair
         )"},
         {"create_store", "the making of the pool and its first space", "create a\n"},
         {"long_transaction", "so many words that libpmemobj's logs are chained", R"(

@@ -8,6 +8,7 @@
 #include "holdfast/handle.hpp"  // Handle: what to keep across a restart
 #include "holdfast/image.hpp"   // import_process, import_core, import_elf
 #include "holdfast/region.hpp"  // RegionInfo, RegionState: physical memory, and what became of it
+#include "holdfast/repair.hpp"  // repair_file
 #include "holdfast/space.hpp"   // Space: map, unmap, protect, translate, read, write
 #include "holdfast/store.hpp"   // Store: create, open, the directory of spaces
 #include "holdfast/tlb.hpp"     // Tlb

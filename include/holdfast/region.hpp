@@ -7,9 +7,9 @@
 //
 // After a store is opened, each region is looked at before a byte of it is read, and all of them by
 // the first change: is its file there, is it the one that the pool names, whole, and of the same
-// time? What is not right makes no error. The region is left out, everything else works, and whoever
-// comes to a page that lay there gets a Fault that says which region and why. Nothing about this
-// depends on how much is mapped, and opening itself not on the number of regions.
+// time? What is not right makes no error. The region is left out, everything else works, and
+// whoever comes to a page that lay there gets a Fault that says which region and why. Nothing about
+// this depends on how much is mapped, and opening itself not on the number of regions.
 //
 // Copies. A region's file and the pool are paired anew by the first change after each opening. A
 // file that was restored from an older copy, or beside a pool that was, is therefore noticed

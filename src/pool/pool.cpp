@@ -93,9 +93,12 @@ class CopyOnWrite {
     const bool on_;
 };
 
-// PMDK's exceptions stop here.
+// PMDK's exceptions stop here. What it is told for one pool holds for every pool that is opened
+// meanwhile, and one that is opened copy-on-write by mistake would lose everything: one at a time.
 template <typename Open>
 Result<obj::pool_base> attempt(const std::string& path, const char* action, const Open& open) {
+    static std::mutex opening;
+    const std::scoped_lock one_at_a_time(opening);
     const OneArena arena;
     try {
         errno = 0;

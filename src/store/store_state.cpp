@@ -126,6 +126,9 @@ Result<void> StoreState::make_superblock(const CreateOptions& options) {
 Result<std::shared_ptr<StoreState>> StoreState::open(const std::string& path,
                                                      const OpenOptions& options,
                                                      std::vector<Finding>* mended) {
+    // A copy may be looked into whatever state the superblock's words are in.
+    std::vector<Finding> unseen;
+    if (options.as_copy && mended == nullptr) mended = &unseen;
     const auto refuse = [&](Error error) {
         if (mended != nullptr && error.code == ErrorCode::damaged)
             mended->push_back({"I8 superblock", "", {}, error.message});

@@ -101,6 +101,14 @@ TEST(Recovery, IsCrashedTooAndRecovers) {
     }
 }
 
+TEST(Recovery, ARepairThatIsRepeatedIsCrashedToo) {
+    const Outcome outcome = run_workload(
+        "repair_leak",
+        {.states_per_window = 3, .jobs = std::thread::hardware_concurrency(), .depth = 2});
+    expect_right(outcome);
+    EXPECT_GT(outcome.nested_states, 20U);
+}
+
 TEST(Fill, WhatWasNeverWrittenMayHoldAnything) {
     for (const char* name : {"map_first", "map_table", "transaction", "create_space_again"})
         for (const std::uint8_t fill : {std::uint8_t{0xa5}, std::uint8_t{0x5a}}) {

@@ -15,6 +15,7 @@ void add_data_commands(CLI::App& app, Context& context);     // read, write
 void add_handle_commands(CLI::App& app, Context& context);   // handle, resolve
 void add_import_command(CLI::App& app, Context& context);
 void add_verify_command(CLI::App& app, Context& context);
+void add_repair_command(CLI::App& app, Context& context);
 void add_crash_commands(CLI::App& app, Context& context);           // crash run, replay, trace, …
 void add_crash_mutant_commands(CLI::App& crash, Context& context);  // plant, mutants
 void add_crash_trace_command(CLI::App& crash, Context& context);

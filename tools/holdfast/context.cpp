@@ -17,6 +17,10 @@ Result<Store> Context::open_store(const std::string& pool) const {
     return Store::open(pool, {.emulation = emulation()});
 }
 
+Result<Store> Context::open_copy(const std::string& pool) const {
+    return Store::open(pool, {.emulation = emulation(), .as_copy = true});
+}
+
 Result<Space> Context::open_space(const std::string& pool, const std::string& name) const {
     const auto store = open_store(pool);
     if (!store) return std::unexpected(store.error());

@@ -33,6 +33,8 @@ struct Context {
         return emulate_pmem ? PmemEmulation::on : PmemEmulation::from_environment;
     }
     Result<Store> open_store(const std::string& pool) const;
+    // For commands that only read: the file may be read-only, and keeps every byte.
+    Result<Store> open_copy(const std::string& pool) const;
     // The space keeps its store open.
     Result<Space> open_space(const std::string& pool, const std::string& name) const;
 };
