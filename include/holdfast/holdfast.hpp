@@ -6,7 +6,7 @@
 #include "holdfast/error.hpp"   // Error, Result
 #include "holdfast/fault.hpp"   // Fault, Translation
 #include "holdfast/handle.hpp"  // Handle: what to keep across a restart
-#include "holdfast/image.hpp"   // import_process, import_core, import_elf
+#include "holdfast/image.hpp"   // import_process, import_core, import_elf, export_core
 #include "holdfast/region.hpp"  // RegionInfo, RegionState: physical memory, and what became of it
 #include "holdfast/repair.hpp"  // repair_file
 #include "holdfast/space.hpp"   // Space: map, unmap, protect, translate, read, write

@@ -1,4 +1,5 @@
-// Bringing in address spaces from elsewhere: a live process, a core dump, a program file.
+// Bringing in address spaces from elsewhere: a live process, a core dump, a program file; and
+// writing one out as a core dump.
 //
 // Each import is one transaction: the new space exists with everything in it, or not at all.
 #pragma once
@@ -8,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "holdfast/error.hpp"
 #include "holdfast/store.hpp"
@@ -82,5 +84,32 @@ Result<ImportReport> import_core(Store& store, const std::string& space_name,
 // Errors: as import_core.
 Result<ImportReport> import_elf(Store& store, const std::string& space_name,
                                 const std::string& path, const ImportOptions& options = {});
+
+struct ExportOptions {
+    // Damaged pages are left out, and told in `lost`, instead of being an error.
+    bool salvage = false;
+    // As in ImportOptions.
+    std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
+};
+
+struct ExportReport {
+    std::uint64_t mapped_bytes = 0;   // in the space, what is lost included
+    std::uint64_t written_bytes = 0;  // to the file; the rest are holes that read as zeros
+    std::vector<Range> lost;          // that the file says nothing of; ascending, joined
+    double seconds = 0;
+};
+
+// Writes a space as an ELF core dump of an x86-64 process: a PT_LOAD segment for each mapping with
+// its protection, the file's names and offsets in its note NT_FILE, and one thread, whose registers
+// are zeros, since debuggers want one. gdb and import_core read it. Pages without a frame, and
+// pages of zeros, are holes of the file.
+//
+// The file is written beside its place and then moved there: it is whole, or what was there before.
+// A lost range is a segment of its own, with its size in memory and none in the file.
+//
+// Errors: damaged (the first damaged page, named; without `salvage` only), stale,
+// permission_denied, no_space, io.
+Result<ExportReport> export_core(const Space& space, const std::string& path,
+                                 const ExportOptions& options = {});
 
 }  // namespace holdfast

@@ -156,6 +156,16 @@ Result<void> put_from_file(ImageWriter& writer, const File& file, std::uint64_t 
         const std::uint64_t left_bytes = range.size_bytes - done_bytes;
         if (done_bytes >= size_bytes)
             return writer.put_zeros(part, {range.start + done_bytes, left_bytes});
+        // A dump of a sparse space is a sparse file.
+        const std::uint64_t offset = file_offset + done_bytes;
+        const std::uint64_t hole_bytes =
+            std::min(left_bytes, (file.next_data(offset) - offset) & ~(kPageSize - 1));
+        if (hole_bytes != 0) {
+            auto done = writer.put_zeros(part, {range.start + done_bytes, hole_bytes});
+            if (!done) return done;
+            done_bytes += hole_bytes;
+            continue;
+        }
         const auto pages = std::span(buffer).first(std::min(kChunkBytes, left_bytes));
         const auto wanted =
             pages.first(std::min<std::uint64_t>(pages.size(), size_bytes - done_bytes));

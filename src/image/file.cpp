@@ -54,6 +54,12 @@ Result<std::uint64_t> File::size_bytes() const {
     return static_cast<std::uint64_t>(status.st_size);
 }
 
+std::uint64_t File::next_data(std::uint64_t offset) const {
+    const off_t found = lseek(descriptor_, static_cast<off_t>(offset), SEEK_DATA);
+    if (found >= 0) return static_cast<std::uint64_t>(found);
+    return errno == ENXIO ? ~std::uint64_t{0} : offset;
+}
+
 Result<std::size_t> File::read(std::uint64_t offset, std::span<std::byte> destination) const {
     std::size_t size_bytes = 0;
     while (size_bytes < destination.size()) {

@@ -32,6 +32,9 @@ class File {
     Result<std::uint64_t> size_bytes() const;
     // Reads as much of `destination` as the file has from this offset, and returns how much.
     Result<std::size_t> read(std::uint64_t offset, std::span<std::byte> destination) const;
+    // Where, from this offset on, the file next has bytes; what lies before is a hole, of zeros.
+    // The offset itself, where the file system knows no holes.
+    std::uint64_t next_data(std::uint64_t offset) const;
 
   private:
     File(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}

@@ -1,4 +1,6 @@
-// repair: what it says and how it ends.
+// repair, export: what they say and how they end.
+#include <filesystem>
+
 #include "store/store_state.hpp"
 #include "tools/command.hpp"
 
@@ -49,6 +51,30 @@ TEST_F(RepairCommand, InWords) {
         << dry.output;
     EXPECT_NE(dry.output.find("the entry is emptied"), std::string::npos) << dry.output;
     EXPECT_NE(well({"repair", path()}).find("the store is clean"), std::string::npos);
+}
+
+TEST_F(RepairCommand, ExportSavesWhatIsLeft) {
+    damage();
+    const std::string core = path() + ".core";
+    fails({"export", path(), "editor", core}, 1, "damaged", "0x11000");
+    EXPECT_FALSE(std::filesystem::exists(core));
+    ASSERT_EQ(std::filesystem::last_write_time(path()), std::filesystem::last_write_time(path()));
+    const Command saved =
+        run({"export", path(), "editor", core, "--salvage", "--emulate-pmem", "--json"});
+    EXPECT_EQ(saved.status, 1) << saved.errors;
+    ASSERT_EQ(saved.json().at("lost").size(), 1U);
+    EXPECT_EQ(saved.json().at("lost").at(0).at("start"), "0x11000");
+    EXPECT_EQ(saved.json().at("written_bytes"), 2 * 4096);
+    well({"repair", path()});
+    well({"import", path(), "copy", "--core", core});
+    EXPECT_EQ(well({"read", path(), "copy", "0x10000", "5"}), "first");
+    EXPECT_EQ(well({"read", path(), "copy", "0x12000", "5"}), "third");
+    fails({"read", path(), "copy", "0x11000", "5"}, 3, "not_mapped", "0x11000");
+    EXPECT_EQ(json({"export", path(), "editor", core}).at("lost"), nlohmann::json::array());
+    std::filesystem::remove(core);
+    fails({"export", path(), "nobody", core}, 3, "not_found", "nobody");
+    fails({"export", path(), "editor", "/nonexistent/core"}, 3, "not_found", "/nonexistent/core");
+    fails({"export", path(), "editor", "/dev/null"}, 2, "invalid_argument", "/dev/null");
 }
 
 }  // namespace

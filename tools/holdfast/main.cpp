@@ -27,6 +27,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     add_data_commands(app, context);
     add_handle_commands(app, context);
     add_import_command(app, context);
+    add_export_command(app, context);
     add_verify_command(app, context);
     add_repair_command(app, context);
     add_crash_commands(app, context);
