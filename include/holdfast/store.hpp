@@ -131,7 +131,8 @@ class Store {
     // `accept_outdated`. If nothing is there, or a blank device, it becomes a new region in the old
     // one's place, and what was in that is lost: FaultKind::region_replaced, until it is unmapped.
     // Of a volatile region `path` means nothing. Errors: invalid_argument, not_a_pool (something
-    // else is there), and as add_external_region.
+    // else is there), busy (new memory, while what the last replacement or move has left is not
+    // unmapped and `finish_moves` called), and as add_external_region.
     Result<void> replace_region(unsigned index, const std::string& path,
                                 const ExternalRegionOptions& options = {},
                                 bool accept_outdated = false);

@@ -115,6 +115,13 @@ Result<void> start_anew(PhysicalMemory& memory, unsigned index, const std::strin
         return fail(ErrorCode::io, "the system gave no random bytes for a region's UUID");
     auto next = memory.next_base();
     if (!next) return std::unexpected(next.error());
+    // Only one range of earlier numbers is remembered.
+    if (fresh.previous != PreviousBase::none)
+        return fail(ErrorCode::busy,
+                    fmt::format("{}: entries still name frames of region {} by their numbers of "
+                                "before; unmap what was lost (or `repair --lost`), and finish that "
+                                "by `region finish-moves`",
+                                memory.pool().path(), index));
     const bool was_there = is_there(path);
     auto file = make_region_file(memory.superblock(), fresh, path, options, memory.files());
     if (!file) return std::unexpected(file.error());

@@ -24,7 +24,8 @@ Result<void> detach_region(PhysicalMemory& memory, unsigned index);
 //     one's place. What was in the old one is lost (FaultKind::region_replaced), and unmapped at
 //     will.
 // Errors: invalid_argument (the region is attached: detach it first), not_a_pool (something else is
-// there), as add_external_region.
+// there), busy (new memory, while entries of before a move or the last replacement are left: see
+// recovery/finish_moves.hpp), as add_external_region.
 Result<void> replace_region(PhysicalMemory& memory, unsigned index, const std::string& path,
                             const ExternalRegionOptions& options, bool accept_outdated);
 

@@ -361,8 +361,8 @@ Result<TableEditor::Place> TransactionState::mapped_place(TableEditor& editor, c
     if (!hole) return std::unexpected(hole.error());
     if (!*hole) return place;
     return fail(ErrorCode::not_mapped,
-                fmt::format("nothing is mapped at {:#x} in space \"{}\"; the range must be mapped "
-                            "as a whole",
+                fmt::format("nothing is mapped at {:#x} in space \"{}\"; a range is taken whole or "
+                            "not at all",
                             table::address_of_page(**hole, joined.space->levels).bits(),
                             joined.space->name()));
 }

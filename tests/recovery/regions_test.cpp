@@ -231,6 +231,48 @@ TEST_F(ExternalRegion, MissingPagesCanBeUnmapped) {
     expect_unmappable();
 }
 
+TEST_F(ExternalRegion, RepairRemovesLostPagesOnlyIfAsked) {
+    close();
+    fs::rename(file(), copy());
+    RepairOptions options{.emulation = PmemEmulation::on};
+    const auto left = value_of(repair_file(pool_.path(), options));
+    EXPECT_TRUE(left.repaired.empty());
+    EXPECT_EQ(left.after.findings.size(), kPages + kMorePages);
+    fs::rename(copy(), file());
+    expect_whole(region_);
+    close();
+    fs::remove(file());
+    options.remove_lost_pages = options.dry_run = true;
+    EXPECT_EQ(value_of(repair_file(pool_.path(), options)).freed_frames, kPages + kMorePages);
+    options.dry_run = false;
+    const auto removed = value_of(repair_file(pool_.path(), options));
+    EXPECT_EQ(removed.freed_frames, kPages + kMorePages);
+    EXPECT_TRUE(removed.after.clean());
+    reopen();
+    EXPECT_EQ(space().translate(kInRegion).error().kind, FaultKind::not_mapped);
+    expect_all(space(), kInPool, kPages);
+    expect_clean(store());
+}
+
+// The file is only read, and may be read-only.
+TEST_F(ExternalRegion, OfAPoolThatIsOpenedAsACopy) {
+    close();
+    fs::permissions(file(), fs::perms::owner_read);
+    const auto before = fs::last_write_time(file());
+    {
+        const Store copied =
+            value_of(Store::open(pool_.path(), {.emulation = PmemEmulation::on, .as_copy = true}));
+        Space opened = value_of(copied.open_space("space"));
+        expect_all(opened, kInRegion, kPages);
+        must(opened.write(kInRegion, std::as_bytes(std::span("changed"))));
+        EXPECT_EQ(bytes_at(opened, kInRegion.bits(), 7), "changed");
+        expect_clean(copied);
+    }
+    EXPECT_EQ(fs::last_write_time(file()), before);
+    fs::permissions(file(), fs::perms::owner_read | fs::perms::owner_write);
+    expect_whole(region_);
+}
+
 TEST_F(ExternalRegion, NotReadable) {
     close();
     fs::permissions(file(), fs::perms::none);
@@ -416,6 +458,15 @@ TEST_F(ExternalRegion, ReplacedByNewMemory) {
     expect_all(space(), VirtAddr(0x4000'0000), kPages);
     reopen();
     expect_all(space(), VirtAddr(0x4000'0000), kPages);
+    // Once more, when nothing names what was lost the first time.
+    must(store().detach_region(region_));
+    EXPECT_EQ(store().replace_region(region_, file()).error().code, ErrorCode::busy);
+    EXPECT_FALSE(fs::exists(file()));
+    must(store().finish_moves());
+    must(store().replace_region(region_, file()));
+    reopen();
+    EXPECT_EQ(space().translate(VirtAddr(0x4000'0000)).error().kind, FaultKind::region_replaced);
+    fs::remove(file());
     // The file of before is nobody's any more.
     EXPECT_FALSE(fs::exists(file()));
 }
