@@ -117,7 +117,8 @@ int run(int argc, char** argv) {
     MedianReporter reporter(suite);
     const std::array subjects = {
         holdfast::bench::open_subject(), holdfast::bench::translate_subject(),
-        holdfast::bench::map_one_subject(), holdfast::bench::map_range_subject()};
+        holdfast::bench::map_one_subject(), holdfast::bench::map_range_subject(),
+        holdfast::bench::verify_subject()};
     const std::string filter = benchmark::GetBenchmarkFilter();
     for (int round = 0; round < rounds; ++round) {
         suite.begin_round();
