@@ -23,7 +23,7 @@ std::vector<PageRange> mapped_in(const memory::PhysicalMemory& memory,
     if (pages.begin >= pages.end) return runs;
     table::Visitor visitor;
     visitor.range = [&](const table::VisitedRange& visited) {
-        if (visited.damage) return;
+        if (visited.damage && !is_loss(*visited.damage)) return;
         if (!runs.empty() && runs.back().end == visited.pages.begin)
             runs.back().end = visited.pages.end;
         else

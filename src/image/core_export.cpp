@@ -51,7 +51,7 @@ class Exporter {
         std::uint64_t total_bytes = 0;
         for (Mapping& mapping : *mappings) {
             // What is readable by nobody is what failed its checks.
-            const bool is_lost = !mapping.protection.readable();
+            const bool is_lost = !mapping.protection.readable() || is_out_of_reach(mapping);
             if (is_lost && !options_.salvage) return damaged(mapping.range);
             if (is_lost) lose(mapping.range);
             total_bytes += mapping.range.size_bytes;
@@ -90,6 +90,12 @@ class Exporter {
                     fmt::format("{:#x}-{:#x} in space \"{}\" is damaged; export with `--salvage` "
                                 "leaves it out, `verify` says more",
                                 range.start.bits(), range.end().bits(), space_.name()));
+    }
+    // A name may say so that somebody has given.
+    bool is_out_of_reach(const Mapping& mapping) const {
+        if (mapping.name != "[lost]") return false;
+        const auto found = space_.translate(mapping.range.start);
+        return !found && found.error().is_loss();
     }
     void lose(Range range) { report_.lost.push_back(range); }
     void join_lost() {
