@@ -215,7 +215,7 @@ Result<Script> Script::parse(const std::string& name, const std::string& text) {
                 if (transaction)
                     transaction->calls.push_back(*call);
                 else
-                    steps.push_back({{*call}, finds_full});
+                    steps.push_back({.calls = {*call}, .finds_full = finds_full});
                 call->range.start = call->range.start + stride;
             }
         }
