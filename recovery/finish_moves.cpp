@@ -37,8 +37,7 @@ void repair_space(memory::PhysicalMemory& memory, const std::string& name, Frame
     table::Root root{table::Entry(pool::load_word(&record->root)),
                      static_cast<Levels>(record->levels), record->owner};
     if (!table::check_root(memory, root)) return damaged({});
-    root.entry =
-        table::renumbered(memory, &record->root, root.entry, root.top() + 1, format::kRootSlot);
+    root.entry = table::renumbered(memory, &record->root, root.entry, root.place());
     memory.pool().flush(&record->root, sizeof record->root);
     table::Visitor visitor;
     // Whoever has repaired an entry of it before us may not have waited for its write-back.

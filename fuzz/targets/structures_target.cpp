@@ -220,9 +220,9 @@ class Damage {
                 return FrameMetadata::generation_of(word_at(content(), place.offset));
         return 0;
     }
-    Entry tagged(Entry entry, unsigned level, unsigned slot) const {
+    Entry tagged(Entry entry, const EntryPlace& place) const {
         if (entry.is_empty()) return entry;
-        return entry.with_protection(entry.protection(), level, slot, generation_of(entry.frame()));
+        return entry.with_protection(entry.protection(), place, generation_of(entry.frame()));
     }
 
     static std::uint32_t seed_of(std::uint64_t word) {
@@ -260,12 +260,15 @@ class Damage {
                 for (std::uint64_t slot = first_word; slot < end_word; ++slot)
                     put(place.offset + 8 * slot,
                         tagged(Entry(word_at(content(), place.offset + 8 * slot)),
-                               place.position.level, static_cast<unsigned>(slot)));
+                               place.position.entry(static_cast<unsigned>(slot))));
                 break;
             case StructureKind::space_record: {
                 seal_record<SpaceRecord>(place.offset);
                 auto record = record_at<SpaceRecord>(content(), place.offset);
-                record.root = tagged(Entry(record.root), record.levels + 1U, kRootSlot).bits();
+                record.root = tagged(Entry(record.root),
+                                     table::Root::place_of_root(static_cast<Levels>(record.levels),
+                                                                record.owner))
+                                  .bits();
                 put(place.offset, record);
                 break;
             }

@@ -26,15 +26,18 @@
 //   bits  8, 63  0
 //   The word 0 is the empty entry: nothing is mapped.
 //
-// The tag is a CRC-10 over the entry (without A, D and the tag itself), its level, its slot and
-// the generation of the frame it points to. A flipped bit, an entry copied to another slot or
-// level, and an entry to a frame that was freed since, all fail it. It names neither the table nor
-// the space, because tables are shared between spaces.
+// The tag is a CRC-10 over the entry (without A, D and the tag itself), the place where it stands,
+// and the generation of the frame it points to. A flipped bit, an entry in another slot, level or
+// table, be it with all of its table, and an entry to a frame that was freed since, all fail it.
+// The place names the table by what its frame's metadata says (owner, level, index), and no space:
+// tables are shared between the spaces of one lineage, and between lineages as an owner of their
+// own.
 #pragma once
 
 #include <cstdint>
 
 #include "format/crc.hpp"
+#include "format/frame_metadata.hpp"
 #include "holdfast/types.hpp"
 
 namespace holdfast::format {
@@ -50,6 +53,14 @@ enum class AbsentKind : std::uint8_t {
     swapped = 3,
     file_backed = 4,
     moved = 5,
+};
+
+// Where an entry stands.
+struct EntryPlace {
+    unsigned level = 0;
+    unsigned slot = 0;
+    OwnerId owner = 0;        // of the table, and
+    std::uint64_t index = 0;  // the table's, as in their frame's metadata
 };
 
 class Entry {
@@ -73,38 +84,38 @@ class Entry {
     constexpr explicit Entry(std::uint64_t bits) : bits_(bits) {}
 
     // An entry that points to a lower table. It permits everything: protection is the leaf's.
-    static constexpr Entry table(FrameNumber frame, unsigned level, unsigned slot,
+    static constexpr Entry table(FrameNumber frame, const EntryPlace& place,
                                  std::uint16_t generation) {
-        return tagged(kPresent | kWritable | kUser | (frame.value() << kPageShift), level, slot,
+        return tagged(kPresent | kWritable | kUser | (frame.value() << kPageShift), place,
                       generation);
     }
-    static constexpr Entry leaf(FrameNumber frame, Protection protection, unsigned level,
-                                unsigned slot, std::uint16_t generation) {
-        return tagged(kPresent | protection_bits(protection) | (level > 1 ? kLargePage : 0) |
+    static constexpr Entry leaf(FrameNumber frame, Protection protection, const EntryPlace& place,
+                                std::uint16_t generation) {
+        return tagged(kPresent | protection_bits(protection) | (place.level > 1 ? kLargePage : 0) |
                           (frame.value() << kPageShift),
-                      level, slot, generation);
+                      place, generation);
     }
     static constexpr Entry absent(AbsentKind kind, Protection protection, std::uint64_t payload,
-                                  unsigned level, unsigned slot) {
+                                  const EntryPlace& place) {
         return tagged(kAbsentMark | (static_cast<std::uint64_t>(kind) << 1) |
                           (static_cast<std::uint64_t>(protection.mask()) << 4) |
                           ((payload << kPageShift) & kFrameMask),
-                      level, slot, 0);
+                      place, 0);
     }
     // The same entry with another protection (of a leaf or an absent range), A and D kept.
-    constexpr Entry with_protection(Protection protection, unsigned level, unsigned slot,
+    constexpr Entry with_protection(Protection protection, const EntryPlace& place,
                                     std::uint16_t generation) const {
-        if (!is_present()) return absent(absent_kind(), protection, payload(), level, slot);
+        if (!is_present()) return absent(absent_kind(), protection, payload(), place);
         return tagged(
             (bits_ & ~(kWritable | kUser | kNoExecute | kTagMask)) | protection_bits(protection),
-            level, slot, generation);
+            place, generation);
     }
 
     // The same present entry to a frame that has another number now, A and D kept.
-    constexpr Entry with_frame(FrameNumber frame, unsigned level, unsigned slot,
+    constexpr Entry with_frame(FrameNumber frame, const EntryPlace& place,
                                std::uint16_t generation) const {
-        return tagged((bits_ & ~(kFrameMask | kTagMask)) | (frame.value() << kPageShift), level,
-                      slot, generation);
+        return tagged((bits_ & ~(kFrameMask | kTagMask)) | (frame.value() << kPageShift), place,
+                      generation);
     }
 
     constexpr std::uint64_t bits() const { return bits_; }
@@ -130,15 +141,16 @@ class Entry {
             (bits_ored & kNoExecute ? 0 : Protection::kExecute)));
     }
 
-    // Whether bits, level, slot and the target's generation belong together. `generation` is that
+    // Whether bits, place and the target's generation belong together. `generation` is that
     // of the frame a present entry points to, and is ignored for an absent one.
-    constexpr bool tag_fits(unsigned level, unsigned slot, std::uint16_t generation) const {
+    constexpr bool tag_fits(const EntryPlace& place, std::uint16_t generation) const {
         if (is_present() ? (bits_ & kPresentReserved) != 0
                          : (bits_ & kAbsentMarkMask) != kAbsentMark)
             return false;
-        if (is_present() && (bits_ & kLargePage) && level != 2 && level != 3) return false;
+        if (is_present() && (bits_ & kLargePage) && place.level != 2 && place.level != 3)
+            return false;
         return (bits_ & kTagMask) ==
-               spread(tag_of(bits_, level, slot, is_present() ? generation : std::uint16_t{0}));
+               spread(tag_of(bits_, place, is_present() ? generation : std::uint16_t{0}));
     }
 
     friend constexpr bool operator==(Entry, Entry) = default;
@@ -148,20 +160,21 @@ class Entry {
         return (protection.writable() ? kWritable : 0) | (protection.user() ? kUser : 0) |
                (protection.executable() ? 0 : kNoExecute);
     }
-    static constexpr std::uint32_t tag_of(std::uint64_t bits, unsigned level, unsigned slot,
+    static constexpr std::uint32_t tag_of(std::uint64_t bits, const EntryPlace& place,
                                           std::uint16_t generation) {
         bits &= ~(kTagMask | (bits & kPresent ? kAccessed | kDirty : 0));
         return Crc10()
-            .add_bytes((level << 9 | slot) << 16 | generation, 4)
+            .add_bytes((place.level << 9 | place.slot) << 16 | generation, 4)
+            .add_bytes(FrameMetadata{.owner = place.owner, .index = place.index}.word1(), 8)
             .add_bytes(bits, 8)
             .value();
     }
     static constexpr std::uint64_t spread(std::uint32_t tag) {
         return (std::uint64_t{tag} & 7) << 9 | (std::uint64_t{tag} >> 3) << 52;
     }
-    static constexpr Entry tagged(std::uint64_t bits, unsigned level, unsigned slot,
+    static constexpr Entry tagged(std::uint64_t bits, const EntryPlace& place,
                                   std::uint16_t generation) {
-        return Entry(bits | spread(tag_of(bits, level, slot, generation)));
+        return Entry(bits | spread(tag_of(bits, place, generation)));
     }
 
     std::uint64_t bits_ = 0;

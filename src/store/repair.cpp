@@ -16,8 +16,7 @@ Result<RepairReport> repair_at_once(const std::string& path, const RepairOptions
     if (!store) return std::unexpected(store.error());
     return recovery::repair((*store)->memory, (*store)->directory(), (*store)->limbo,
                             {.threads = options.threads, .on_progress = options.on_progress},
-                            options.remove_lost_pages,
-                            std::move(mended));
+                            options.remove_lost_pages, std::move(mended));
 }
 
 }  // namespace detail

@@ -275,8 +275,7 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the root of space \"{}\" fails its checks; run `verify`",
                                 pool->path(), name));
-    table::renumbered(memory, const_cast<std::uint64_t*>(&record->root), root.entry, root.top() + 1,
-                      format::kRootSlot);
+    table::renumbered(memory, const_cast<std::uint64_t*>(&record->root), root.entry, root.place());
     return shared_space(FrameNumber(frame), *record);
 }
 

@@ -214,7 +214,8 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
     record.preferred_region = *region;
     record.checksum = record.computed_checksum();
     const Entry root_entry =
-        Entry::table(root_table->frame, top + 1, format::kRootSlot, root_table->generation);
+        Entry::table(root_table->frame, table::Root::place_of_root(options.levels, *owner),
+                     root_table->generation);
     record.root = root_entry.bits();
     store_->pool->copy(store_->memory.host(record_frame->frame), &record, sizeof record);
 

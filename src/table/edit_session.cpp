@@ -212,7 +212,10 @@ void EditSession::detach(format::LimboKind kind, const TablePosition& position,
                          const TakenFrame& frame) {
     format::LimboRecord record{};
     record.entry =
-        Entry::table(frame.frame, position.level + 1, format::kRootSlot, frame.generation).bits();
+        Entry::table(frame.frame,
+                     {position.level + 1, format::kRootSlot, position.owner, position.index},
+                     frame.generation)
+            .bits();
     record.owner = position.owner;
     record.kind = kind;
     record.level = static_cast<std::uint8_t>(position.level);

@@ -105,7 +105,7 @@ std::optional<FrameMetadata> LimboStack::named_by(const EditSession& session, En
     if (!entry.is_present()) return std::nullopt;
     const auto metadata = session.metadata(entry.frame());
     if (!metadata || metadata->kind == FrameKind::free ||
-        !entry.tag_fits(position.level, slot, metadata->generation))
+        !entry.tag_fits(position.entry(slot), metadata->generation))
         return std::nullopt;
     return metadata;
 }

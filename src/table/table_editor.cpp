@@ -84,7 +84,7 @@ Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition
     copied(old, copy->frame);
     session_.flush_entries(copy->frame, 0, kEntriesPerTable);
     session_.store_entry(table, slot,
-                         Entry::table(copy->frame, position.level, slot, copy->generation));
+                         Entry::table(copy->frame, position.entry(slot), copy->generation));
     if (auto done = session_.release(old); !done) return std::unexpected(done.error());
     return copy->frame;
 }
@@ -251,14 +251,15 @@ Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& positio
             // One entry stands for all the range below it.
             session_.store_entry(
                 table, slot,
-                Entry::absent(AbsentKind::demand_zero, protection, 0, position.level, slot));
+                Entry::absent(AbsentKind::demand_zero, protection, 0, position.entry(slot)));
             return {};
         }
         if (position.level == 1) {
             auto frame = source->next(part.begin);
             if (!frame) return std::unexpected(frame.error());
-            session_.store_entry(table, slot,
-                                 Entry::leaf(frame->frame, protection, 1, slot, frame->generation));
+            session_.store_entry(
+                table, slot,
+                Entry::leaf(frame->frame, protection, position.entry(slot), frame->generation));
             return {};
         }
         const TablePosition child = position.child(slot);
@@ -271,7 +272,7 @@ Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& positio
         if (!made) return std::unexpected(made.error());
         if (auto done = map_in(made->frame, child, part, protection, source); !done) return done;
         session_.store_entry(table, slot,
-                             Entry::table(made->frame, position.level, slot, made->generation));
+                             Entry::table(made->frame, position.entry(slot), made->generation));
         return {};
     };
     if (auto done = each_slot(position, range, visit); !done) return done;
@@ -290,10 +291,10 @@ Result<TakenFrame> TableEditor::split_absent(FrameNumber table, const TablePosit
     for (unsigned below = 0; below < kEntriesPerTable; ++below)
         session_.store_entry(made->frame, below,
                              Entry::absent(entry.absent_kind(), entry.protection(), entry.payload(),
-                                           child.level, below));
+                                           child.entry(below)));
     session_.flush_entries(made->frame, 0, kEntriesPerTable);
     session_.store_entry(table, slot,
-                         Entry::table(made->frame, position.level, slot, made->generation));
+                         Entry::table(made->frame, position.entry(slot), made->generation));
     if (session_.is_fresh(table)) session_.flush_entries(table, slot, slot + 1);
     return made;
 }
@@ -317,7 +318,9 @@ Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placeme
     if (!frame) return std::unexpected(frame.error());
     session_.store_entry(
         found->table, found->slot,
-        Entry::leaf(frame->frame, found->entry.protection(), 1, found->slot, frame->generation));
+        Entry::leaf(frame->frame, found->entry.protection(),
+                    TablePosition{1, root_.owner, page / kEntriesPerTable}.entry(found->slot),
+                    frame->generation));
     if (session_.is_fresh(found->table))
         session_.flush_entries(found->table, found->slot, found->slot + 1);
     return {};
@@ -391,8 +394,9 @@ Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
         auto below = unmap_in(*table_below, child, part, directly);
         if (!below) return std::unexpected(below.error());
         if (below->gather)
-            if (auto done = gather_entry(slot, Entry::table(below->gather->frame, position.level,
-                                                            slot, below->gather->generation));
+            if (auto done =
+                    gather_entry(slot, Entry::table(below->gather->frame, position.entry(slot),
+                                                    below->gather->generation));
                 !done)
                 return done;
         if (below->emptied && is_all_empty(*table_below, slots_touched(child, part).second)) {
@@ -452,7 +456,7 @@ Result<Entry> TableEditor::reprotected(Entry entry, const TablePosition& positio
                                     memory.pool().path(), entry.frame().value()));
         generation = metadata->generation;
     }
-    return entry.with_protection(protection, position.level, slot, generation);
+    return entry.with_protection(protection, position.entry(slot), generation);
 }
 
 // Returns a gather table with the old tables of subtrees that were replaced by copies, if any.
@@ -488,7 +492,7 @@ Result<std::optional<TakenFrame>> TableEditor::protect_in(FrameNumber table,
             auto copy = copy_protected(entry.frame(), child, protection);
             if (!copy) return std::unexpected(copy.error());
             session_.store_entry(table, slot,
-                                 Entry::table(copy->frame, position.level, slot, copy->generation));
+                                 Entry::table(copy->frame, position.entry(slot), copy->generation));
             return shell_entry(slot, entry);
         }
         auto table_below = editable(table, position, slot, part);
@@ -497,7 +501,7 @@ Result<std::optional<TakenFrame>> TableEditor::protect_in(FrameNumber table,
         if (!below) return std::unexpected(below.error());
         if (!*below) return {};
         return shell_entry(
-            slot, Entry::table((*below)->frame, position.level, slot, (*below)->generation));
+            slot, Entry::table((*below)->frame, position.entry(slot), (*below)->generation));
     };
     if (auto done = each_slot(position, range, visit); !done) return std::unexpected(done.error());
     const auto [first, end] = slots_touched(position, range);
@@ -519,7 +523,7 @@ Result<TakenFrame> TableEditor::copy_protected(FrameNumber table, const TablePos
             if (!below) return below;
             session_.store_entry(
                 copy->frame, slot,
-                Entry::table(below->frame, position.level, slot, below->generation));
+                Entry::table(below->frame, position.entry(slot), below->generation));
         } else {
             auto changed = reprotected(entry, position, slot, protection);
             if (!changed) return std::unexpected(changed.error());

@@ -24,7 +24,7 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
         VisitedRange visited{part, entry, position.level, above & entry.protection(), {}};
         if (!valid) visited.damage = check_entry(memory, entry, position, slot);
         if (!valid && !visited.damage)
-            visited.entry = renumbered(memory, word, entry, position.level, slot);
+            visited.entry = renumbered(memory, word, entry, position.entry(slot));
         if (entry.is_table(position.level) && !visited.damage)
             visit_in(memory, memory.current(entry.frame()), position.child(slot), part,
                      visited.protection, visitor);

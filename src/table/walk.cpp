@@ -10,7 +10,7 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
                                      const TablePosition& position, unsigned slot) {
     if (entry.is_empty()) return std::nullopt;
     if (!entry.is_present()) {
-        if (!entry.tag_fits(position.level, slot, 0)) return FaultKind::damaged_entry;
+        if (!entry.tag_fits(position.entry(slot), 0)) return FaultKind::damaged_entry;
         return std::nullopt;
     }
     const memory::MetadataWords words = memory.metadata(entry.frame());
@@ -22,7 +22,7 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
     const std::uint64_t word1 = pool::load_word(words.word1());
     if (!FrameMetadata::is_valid(words.home, word0, word1)) return FaultKind::damaged_metadata;
     const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
-    if (!entry.tag_fits(position.level, slot, metadata.generation)) {
+    if (!entry.tag_fits(position.entry(slot), metadata.generation)) {
         // A tag that fits no generation near by is damage, one of an earlier use is stale.
         return metadata.kind == FrameKind::free ? FaultKind::stale_entry : FaultKind::damaged_entry;
     }
@@ -59,13 +59,13 @@ bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
 // log, no fence and no lock: the word changes at once, from one right value to the other. A writer
 // that changes the entry meanwhile has the last word.
 Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entry entry,
-                 unsigned level, unsigned slot) {
+                 const format::EntryPlace& place) {
     if (!entry.is_present()) return entry;
     const FrameNumber now = memory.current(entry.frame());
     if (now == entry.frame()) return entry;
     const auto metadata = memory.valid_metadata(now);
     if (!metadata) return entry;
-    const Entry repaired = entry.with_frame(now, level, slot, metadata->generation);
+    const Entry repaired = entry.with_frame(now, place, metadata->generation);
     if (pool::exchange_word(word, entry.bits(), repaired.bits()))
         memory.pool().flush(word, sizeof *word);
     return repaired;
@@ -81,7 +81,7 @@ TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber 
         const auto kind = check_entry(memory, entry, position, slot);
         if (kind && !is_loss(*kind)) return TableCondition::damaged;
         if (kind) condition = TableCondition::has_losses;
-        renumbered(memory, table + slot, entry, position.level, slot);
+        renumbered(memory, table + slot, entry, position.entry(slot));
     }
     // A table with losses is not remembered: who walks through it unchecked would not see them.
     if (condition == TableCondition::well) window.set_validated(frame, true);
@@ -92,7 +92,7 @@ bool check_root(const memory::PhysicalMemory& memory, const Root& root) {
     if (root.entry.is_empty() || !root.entry.is_present()) return false;
     const auto metadata = memory.valid_metadata(root.entry.frame());
     return metadata && memory.host(root.entry.frame()) != nullptr &&
-           root.entry.tag_fits(root.top() + 1, format::kRootSlot, metadata->generation) &&
+           root.entry.tag_fits(root.place(), metadata->generation) &&
            is_table_of(memory, root.entry.frame(), {root.top(), root.owner, 0});
 }
 
@@ -186,7 +186,7 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
             }
         if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
         if (!is_validated)
-            entry = renumbered(memory, window->table(table) + slot, entry, level, slot);
+            entry = renumbered(memory, window->table(table) + slot, entry, position.entry(slot));
         bits_anded &= entry.bits();
         bits_ored |= entry.bits();
         if (entry.is_leaf(level))

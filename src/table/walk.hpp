@@ -36,6 +36,11 @@ struct Root {
     OwnerId owner = 0;
 
     unsigned top() const { return static_cast<unsigned>(levels); }
+    // Of the word that holds the entry.
+    constexpr format::EntryPlace place() const { return place_of_root(levels, owner); }
+    static constexpr format::EntryPlace place_of_root(Levels levels, OwnerId owner) {
+        return {static_cast<unsigned>(levels) + 1, format::kRootSlot, owner, 0};
+    }
 };
 
 // The number of the page within the translated bits; what tables and metadata index by.
@@ -61,7 +66,14 @@ struct TablePosition {
         return {level - 1, owner, index * kEntriesPerTable + slot};
     }
     std::uint64_t first_page() const { return index << (9 * level); }
+    constexpr format::EntryPlace entry(unsigned slot) const { return {level, slot, owner, index}; }
 };
+
+// Where the entry at `level` stands that translates the address.
+constexpr format::EntryPlace place_of(const Root& root, VirtAddr address, unsigned level) {
+    return TablePosition{level, root.owner, page_index(address, root.levels) >> (9 * level)}.entry(
+        format::slot_of(address, level));
+}
 
 // What is wrong with an entry of a table at `position`, or nothing. Present entries are checked
 // against the metadata of their target. A loss (is_loss) is found last: then all else is well.
@@ -75,7 +87,7 @@ bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
 // If the well entry names its frame by a number of before its region was moved: the entry with the
 // number of now, which also takes its place in the table. Otherwise the entry.
 Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entry entry,
-                 unsigned level, unsigned slot);
+                 const format::EntryPlace& place);
 
 enum class TableCondition : std::uint8_t {
     well,

@@ -16,48 +16,50 @@ std::vector<std::pair<Entry, unsigned>> sample_entries(unsigned slot, std::uint1
     std::vector<std::pair<Entry, unsigned>> entries;
     for (const std::uint64_t frame : {0x10'0000ull, 0x10'0001ull, 0xff'ffff'ffffull, 0x12'3456ull})
         for (unsigned level = 1; level <= 5; ++level) {
-            entries.emplace_back(Entry::table(FrameNumber(frame), level, slot, generation), level);
+            entries.emplace_back(Entry::table(FrameNumber(frame), {level, slot}, generation),
+                                 level);
             if (level <= 3)
                 for (std::uint8_t mask = 0; mask < 16; ++mask)
-                    entries.emplace_back(
-                        Entry::leaf(FrameNumber(frame), Protection(mask), level, slot, generation),
-                        level);
+                    entries.emplace_back(Entry::leaf(FrameNumber(frame), Protection(mask),
+                                                     {level, slot}, generation),
+                                         level);
         }
     return entries;
 }
 
 TEST(Entry, HasTheProcessorsBits) {
-    const Entry entry = Entry::leaf(FrameNumber(0x12345), protection::rw | protection::u, 1, 7, 3);
+    const Entry entry =
+        Entry::leaf(FrameNumber(0x12345), protection::rw | protection::u, {1, 7}, 3);
     EXPECT_EQ(entry.bits() & 0xfff & ~Entry::kTagMask, 0x7u);  // P, R/W, U/S
     EXPECT_EQ(entry.bits() & Entry::kFrameMask, 0x12345000u);
     EXPECT_NE(entry.bits() & Entry::kNoExecute, 0u);
-    EXPECT_EQ(Entry::leaf(FrameNumber(512), protection::rx, 2, 0, 0).bits() & 0x80, 0x80u);  // PS
-    EXPECT_EQ(Entry::leaf(FrameNumber(512), protection::rx, 2, 0, 0).bits() >> 63, 0u);
-    EXPECT_EQ(Entry::table(FrameNumber(9), 4, 511, 1).bits() & 0x87, 0x7u);
+    EXPECT_EQ(Entry::leaf(FrameNumber(512), protection::rx, {2, 0}, 0).bits() & 0x80, 0x80u);  // PS
+    EXPECT_EQ(Entry::leaf(FrameNumber(512), protection::rx, {2, 0}, 0).bits() >> 63, 0u);
+    EXPECT_EQ(Entry::table(FrameNumber(9), {4, 511}, 1).bits() & 0x87, 0x7u);
 }
 
 TEST(Entry, RoundTripsProtectionAndPayload) {
     for (std::uint8_t mask = 0; mask < 16; ++mask) {
         const Protection protection(mask);
-        EXPECT_EQ(Entry::leaf(FrameNumber(1), protection, 1, 0, 0).protection(),
+        EXPECT_EQ(Entry::leaf(FrameNumber(1), protection, {1, 0}, 0).protection(),
                   protection | protection::r);
-        const Entry absent = Entry::absent(AbsentKind::demand_zero, protection, 0xabcdef, 3, 17);
+        const Entry absent = Entry::absent(AbsentKind::demand_zero, protection, 0xabcdef, {3, 17});
         EXPECT_EQ(absent.protection(), protection);
         EXPECT_EQ(absent.payload(), 0xabcdefu);
         EXPECT_EQ(absent.absent_kind(), AbsentKind::demand_zero);
         EXPECT_FALSE(absent.is_present());
-        EXPECT_TRUE(absent.tag_fits(3, 17, 0));
+        EXPECT_TRUE(absent.tag_fits({3, 17}, 0));
     }
 }
 
 TEST(Entry, EveryFlippedBitIsNoticedOrIsTheProcessorsToSet) {
     for (const unsigned slot : {0u, 1u, 255u, 511u})
         for (const auto& [entry, level] : sample_entries(slot, 0x5a5a)) {
-            ASSERT_TRUE(entry.tag_fits(level, slot, 0x5a5a));
+            ASSERT_TRUE(entry.tag_fits({level, slot}, 0x5a5a));
             for (unsigned bit = 0; bit < 64; ++bit) {
                 const Entry flipped(entry.bits() ^ (std::uint64_t{1} << bit));
                 const bool harmless = kIgnoredByTag >> bit & 1;
-                EXPECT_EQ(flipped.tag_fits(level, slot, 0x5a5a), harmless)
+                EXPECT_EQ(flipped.tag_fits({level, slot}, 0x5a5a), harmless)
                     << "bit " << bit << " of level " << level;
             }
         }
@@ -68,21 +70,21 @@ TEST(Entry, EveryFlippedBitOfAnAbsentEntryIsNoticed) {
         for (unsigned level = 1; level <= 5; ++level)
             for (const std::uint64_t payload : {0ull, 1ull, 0xff'ffff'ffffull}) {
                 const Entry entry = Entry::absent(static_cast<AbsentKind>(kind), protection::rw,
-                                                  payload, level, 300);
-                ASSERT_TRUE(entry.tag_fits(level, 300, 0));
+                                                  payload, {level, 300});
+                ASSERT_TRUE(entry.tag_fits({level, 300}, 0));
                 for (unsigned bit = 0; bit < 64; ++bit)
                     EXPECT_FALSE(
-                        Entry(entry.bits() ^ (std::uint64_t{1} << bit)).tag_fits(level, 300, 0));
+                        Entry(entry.bits() ^ (std::uint64_t{1} << bit)).tag_fits({level, 300}, 0));
             }
 }
 
 TEST(Entry, EveryPairOfFlippedBitsIsNoticed) {
-    const Entry entry = Entry::leaf(FrameNumber(0x4'0007), protection::rw, 1, 33, 9);
+    const Entry entry = Entry::leaf(FrameNumber(0x4'0007), protection::rw, {1, 33}, 9);
     for (unsigned a = 0; a < 64; ++a)
         for (unsigned b = a + 1; b < 64; ++b) {
             const std::uint64_t mask = std::uint64_t{1} << a | std::uint64_t{1} << b;
             if ((mask & ~kIgnoredByTag) == 0) continue;
-            EXPECT_FALSE(Entry(entry.bits() ^ mask).tag_fits(1, 33, 9)) << a << " " << b;
+            EXPECT_FALSE(Entry(entry.bits() ^ mask).tag_fits({1, 33}, 9)) << a << " " << b;
         }
 }
 
@@ -91,36 +93,63 @@ TEST(Entry, FlippedBitOfAnEmptyEntryIsNoticed) {
     // missing, or there is no kind.
     for (unsigned level = 1; level <= 5; ++level)
         for (unsigned bit = 1; bit < 64; ++bit)
-            EXPECT_FALSE(Entry(std::uint64_t{1} << bit).tag_fits(level, 5, 0)) << bit;
+            EXPECT_FALSE(Entry(std::uint64_t{1} << bit).tag_fits({level, 5}, 0)) << bit;
 }
 
 TEST(Entry, BelongsToOneSlotAndLevel) {
-    const Entry entry = Entry::table(FrameNumber(0x4'0007), 2, 100, 9);
+    const Entry entry = Entry::table(FrameNumber(0x4'0007), {2, 100}, 9);
     for (unsigned level = 1; level <= 5; ++level)
         for (unsigned slot = 0; slot < kEntriesPerTable; ++slot)
             // A CRC of ten bits notices every change within ten neighbouring bits: any other
             // slot of this level. Another level together with another slot may collide.
             if ((level == 2) != (slot == 100)) {
-                EXPECT_FALSE(entry.tag_fits(level, slot, 9)) << level << " " << slot;
+                EXPECT_FALSE(entry.tag_fits({level, slot}, 9)) << level << " " << slot;
             }
+}
+
+TEST(Entry, BelongsToOneTable) {
+    const EntryPlace place{1, 33, 5, 0x1234'5678};
+    for (const Entry entry : {Entry::leaf(FrameNumber(0x4'0007), protection::rw, place, 9),
+                              Entry::absent(AbsentKind::guard, protection::r, 0, place),
+                              Entry::table(FrameNumber(0x4'0007), {2, 33, 5, 0x1234'5678}, 9)}) {
+        EntryPlace other = place;
+        if (entry.is_table(2)) other.level = 2;
+        ASSERT_TRUE(entry.tag_fits(other, 9));
+        const EntryPlace own = other;
+        for (unsigned bit = 0; bit < 45; ++bit) {
+            other.index = own.index ^ std::uint64_t{1} << bit;
+            EXPECT_FALSE(entry.tag_fits(other, 9)) << "index, bit " << bit;
+        }
+        other = own;
+        for (unsigned bit = 0; bit < 19; ++bit) {
+            other.owner = own.owner ^ 1U << bit;
+            EXPECT_FALSE(entry.tag_fits(other, 9)) << "owner, bit " << bit;
+        }
+        // Neighbours, and other lineages that are not far.
+        other = own;
+        for (std::uint64_t next = 1; next < 512; ++next) {
+            other.index = own.index ^ next;
+            EXPECT_FALSE(entry.tag_fits(other, 9)) << next;
+        }
+    }
 }
 
 TEST(Entry, TheNextThousandGenerationsAreNoticed) {
     // A frame that was freed and reused carries a later generation, wrapping included.
     for (std::uint32_t generation = 0; generation < 0x1'0000; generation += 7) {
-        const Entry entry = Entry::leaf(FrameNumber(0x4'0007), protection::rw, 1, 33,
+        const Entry entry = Entry::leaf(FrameNumber(0x4'0007), protection::rw, {1, 33},
                                         static_cast<std::uint16_t>(generation));
         for (std::uint32_t later = 1; later <= 3; ++later)
-            EXPECT_FALSE(entry.tag_fits(1, 33, static_cast<std::uint16_t>(generation + later)));
+            EXPECT_FALSE(entry.tag_fits({1, 33}, static_cast<std::uint16_t>(generation + later)));
     }
 }
 
 TEST(Entry, ChangingProtectionKeepsAccessedAndDirty) {
-    const Entry entry(Entry::leaf(FrameNumber(77), protection::rwx, 1, 3, 4).bits() |
+    const Entry entry(Entry::leaf(FrameNumber(77), protection::rwx, {1, 3}, 4).bits() |
                       kIgnoredByTag);
-    const Entry changed = entry.with_protection(protection::r, 1, 3, 4);
+    const Entry changed = entry.with_protection(protection::r, {1, 3}, 4);
     EXPECT_EQ(changed.bits() & kIgnoredByTag, kIgnoredByTag);
-    EXPECT_TRUE(changed.tag_fits(1, 3, 4));
+    EXPECT_TRUE(changed.tag_fits({1, 3}, 4));
     EXPECT_EQ(changed.frame(), FrameNumber(77));
     EXPECT_EQ(changed.protection(), protection::r);
 }

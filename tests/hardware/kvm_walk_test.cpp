@@ -277,8 +277,9 @@ TEST_P(KvmWalk, PermissionIsTheAndAlongThePath) {
             const auto target = store_->state().memory.valid_metadata(entry.frame());
             ASSERT_TRUE(target);
             *word = entry
-                        .with_protection(upper, level, format::slot_of(pages.front(), level),
-                                         target->generation)
+                        .with_protection(
+                            upper, table::place_of(space_->state().root(), pages.front(), level),
+                            target->generation)
                         .bits();
             for (std::size_t i = 0; i < pages.size(); ++i) {
                 const auto place = space_->translate(pages[i]);

@@ -2,7 +2,8 @@
 // paired with their files; spaces made and removed. One pool and its region files live through all
 // rounds, and are verified after each. (Calls on spaces under SIGKILL: store/kill_test.cpp. Every
 // crash state of the calls that need no second file: the workloads of fuzz/.)
-// ctest-labels: noasan ctest-timeout: 600
+// ctest-labels: noasan
+// ctest-timeout: 600
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>

@@ -266,9 +266,7 @@ bool RepairAnything::repairs(const std::string& damaged, bool one_fault) {
         for (const auto& [place, page] : before) {
             const auto found = after.find(place);
             const bool is_there = found != after.end();
-            // A shared frame's metadata does not say where it belongs: a table's content written
-            // over another's may map it elsewhere, and nothing can tell.
-            if (is_there && !is_shared(found->second)) {
+            if (is_there) {
                 EXPECT_EQ(found->second, page)
                     << place.first << fmt::format(" {:#x}", place.second);
             }

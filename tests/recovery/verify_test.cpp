@@ -137,7 +137,8 @@ TEST_F(Verify, ATableThatLeadsToItselfEndsTheCheck) {
     const FrameMetadata metadata = *memory().valid_metadata(table);
     // Well tagged, and the wrong level for its place.
     const unsigned slot = format::slot_of(kAddress, 2) ^ 1;
-    memory().table(table)[slot] = Entry::table(table, 2, slot, metadata.generation).bits();
+    memory().table(table)[slot] =
+        Entry::table(table, {2, slot, metadata.owner, metadata.index}, metadata.generation).bits();
     expect({"I2 table"});
 }
 

@@ -67,7 +67,7 @@ TEST(Translation, EffectivePermissionIsTheAndAlongThePath) {
             std::uint64_t* const word = tables.entry(address, level);
             const std::uint64_t before = *word;
             *word = Entry(before)
-                        .with_protection(above, level, format::slot_of(address, level),
+                        .with_protection(above, table::place_of(tables.root, address, level),
                                          tables.generation(Entry(before).frame()))
                         .bits();
             tables.forget_validation(address);
@@ -276,9 +276,9 @@ TEST_F(Damage, AMisdirectedTableIsNoticed) {
         std::uint64_t* const word = tables.entry(kAddress, level);
         const std::uint64_t before = *word;
         const FrameNumber wrong = Entry(*tables.entry(kOther, level)).frame();
-        *word =
-            Entry::table(wrong, level, format::slot_of(kAddress, level), tables.generation(wrong))
-                .bits();
+        *word = Entry::table(wrong, table::place_of(tables.root, kAddress, level),
+                             tables.generation(wrong))
+                    .bits();
         tables.memory.window_of(tables.root.entry.frame())
             ->set_validated(tables.root.entry.frame(), false);
         for (unsigned above = level; above <= 4; ++above)
