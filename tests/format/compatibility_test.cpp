@@ -99,7 +99,7 @@ TEST(FormatCompatibility, APoolOfThisVersion) {
     if (const char* make = std::getenv("HOLDFAST_MAKE_POOLS"); make != nullptr) {
         const TemporaryPool pool;
         {
-            Store store = pool.create(8_MiB);
+            Store store = pool.create(10_MiB);
             fill(store);
             std::ofstream(kept_handle())
                 << value_of(value_of(store.open_space("four")).handle(kText)).to_string();
