@@ -429,7 +429,7 @@ std::string check_pages(const Store& store, const std::map<std::string, Pages>& 
 // For what they do to the process; each may report damage.
 void read_all(const Store& store, const std::map<std::string, Pages>& spaces) {
     std::ignore = store.info();
-    std::ignore = store.verify();
+    std::ignore = store.verify({.threads = 1});
     for (const auto& [name, pages] : spaces)
         if (const auto space = store.open_space(name)) {
             std::ignore = space->maps();

@@ -108,14 +108,14 @@ TEST(Entry, BelongsToOneSlotAndLevel) {
 }
 
 TEST(Entry, BelongsToOneTable) {
-    const EntryPlace place{1, 33, 5, 0x1234'5678};
-    for (const Entry entry : {Entry::leaf(FrameNumber(0x4'0007), protection::rw, place, 9),
-                              Entry::absent(AbsentKind::guard, protection::r, 0, place),
-                              Entry::table(FrameNumber(0x4'0007), {2, 33, 5, 0x1234'5678}, 9)}) {
-        EntryPlace other = place;
-        if (entry.is_table(2)) other.level = 2;
-        ASSERT_TRUE(entry.tag_fits(other, 9));
-        const EntryPlace own = other;
+    const EntryPlace in_table_1{1, 33, 5, 0x1234'5678}, in_table_2{2, 33, 5, 0x1234'5678};
+    const std::pair<Entry, EntryPlace> entries[] = {
+        {Entry::leaf(FrameNumber(0x4'0007), protection::rw, in_table_1, 9), in_table_1},
+        {Entry::absent(AbsentKind::guard, protection::r, 0, in_table_1), in_table_1},
+        {Entry::table(FrameNumber(0x4'0007), in_table_2, 9), in_table_2}};
+    for (const auto& [entry, own] : entries) {
+        ASSERT_TRUE(entry.tag_fits(own, 9));
+        EntryPlace other = own;
         for (unsigned bit = 0; bit < 45; ++bit) {
             other.index = own.index ^ std::uint64_t{1} << bit;
             EXPECT_FALSE(entry.tag_fits(other, 9)) << "index, bit " << bit;
