@@ -70,7 +70,8 @@ class Repairer {
         for (unsigned round = 0; round < kRoundsMax; ++round) {
             Survey found = survey(memory_, directory_, limbo_, options_);
             if (!removes_lost_pages_)
-                std::erase_if(found.damages, [](const Damage& damage) { return damage.is_loss; });
+                std::erase_if(found.damages,
+                              [](const Damage& damage) { return damage.loss.has_value(); });
             if (found.damages.empty()) {
                 report_.after = std::move(found.report);
                 return std::move(report_);
@@ -130,7 +131,8 @@ class Repairer {
             case Remedy::adopt_space:
                 return adopt_space(damage.key, damage.frame);
             case Remedy::empty_entry:
-                return empty_entry(damage.frame, static_cast<unsigned>(damage.number));
+                return empty_entries(damage.frame, static_cast<unsigned>(damage.number),
+                                     damage.slots);
             case Remedy::cut_limbo:
                 return cut_limbo();
             case Remedy::trim_annotation:
@@ -289,8 +291,11 @@ class Repairer {
         return pool_.commit(writes);
     }
 
-    Result<void> empty_entry(FrameNumber table, unsigned slot) {
-        return commit_word(memory_.table(table) + slot, 0);
+    // A crash in between leaves the rest of the entries, which are found again.
+    Result<void> empty_entries(FrameNumber table, unsigned slot, unsigned count) {
+        for (const unsigned end = slot + count; slot < end; ++slot)
+            if (auto done = commit_word(memory_.table(table) + slot, 0); !done) return done;
+        return {};
     }
 
     // --- accounts ---

@@ -50,12 +50,24 @@ class Surveyor {
             if (damage.remedy == Remedy::empty_build_slot && damage.frame != FrameNumber{})
                 damage.number = slot_that_claims(damage.frame);
         join(survey_.report.writable_executable);
-        for (const Damage& damage : survey_.damages)
-            survey_.report.findings.push_back(damage.finding);
+        for (const Damage& damage : survey_.damages) tell_of(damage);
         return std::move(survey_);
     }
 
   private:
+    // Lost ranges that continue each other, over the edge of a table, are told as one.
+    void tell_of(const Damage& damage) {
+        std::vector<Finding>& findings = survey_.report.findings;
+        if (damage.loss && last_loss_ == damage.loss && !findings.empty() &&
+            findings.back().what == damage.finding.what &&
+            findings.back().space == damage.finding.space &&
+            findings.back().range.end() == damage.finding.range.start) {
+            findings.back().range.size_bytes += damage.finding.range.size_bytes;
+            return;
+        }
+        findings.push_back(damage.finding);
+        last_loss_ = damage.loss;
+    }
     void tell() {
         if (options_.on_progress) options_.on_progress(progress_);
     }
@@ -386,6 +398,7 @@ class Surveyor {
     std::vector<std::string> names_;
     std::vector<Annotated> annotated_;
     bool may_adopt_ = true;
+    std::optional<FaultKind> last_loss_;
 };
 
 }  // namespace

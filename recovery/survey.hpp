@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,10 @@ struct Damage {
     FrameNumber frame = {};
     std::uint64_t number = 0;
     std::string key = {};
-    bool is_loss = false;  // a page that is well but for its region, and may come back with it
+    // Of empty_entry: so many slots from `number` on.
+    unsigned slots = 1;
+    // Pages that are well but for their region, and may come back with it.
+    std::optional<FaultKind> loss = {};
 };
 
 struct Survey {

@@ -111,7 +111,15 @@ Damage TableSurvey::damage_of(FaultKind kind, const TableItem& item, unsigned sl
             .remedy = Remedy::empty_entry,
             .frame = item.frame,
             .number = slot,
-            .is_loss = is_loss(kind)};
+            .loss = is_loss(kind) ? std::optional(kind) : std::nullopt};
+}
+
+bool TableSurvey::continues(const Found& found, FaultKind kind, const TableItem& item,
+                            unsigned slot) {
+    if (found.damages.empty()) return false;
+    const Damage& last = found.damages.back();
+    return is_loss(kind) && last.loss == kind && last.frame == item.frame &&
+           last.number + last.slots == slot;
 }
 
 void TableSurvey::look_at(const TableItem& item, Found& found) {
@@ -127,8 +135,13 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
                 if (from_ == FrameUses::From::space)
                     found.mapped_pages += table::entry_pages(position.level);
             }
-            if (!is_expected(*kind, item))
+            if (is_expected(*kind, item)) continue;
+            if (continues(found, *kind, item, slot)) {
+                ++found.damages.back().slots;
+                found.damages.back().finding.range.size_bytes += range_of(item, slot).size_bytes;
+            } else {
                 found.damages.push_back(damage_of(*kind, item, slot, entry));
+            }
             continue;
         }
         const Protection permitted = item.above & entry.protection();

@@ -194,7 +194,8 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         mapping.resident_bytes = run.resident_pages << kPageShift;
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
-        } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin) {
+        } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin &&
+                   !names[next_name].name.empty()) {
             const Annotation& name = names[next_name];
             mapping.name = name.name;
             mapping.name_offset =
