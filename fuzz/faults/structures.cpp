@@ -9,6 +9,7 @@
 #include "format/space_record.hpp"
 #include "format/superblock.hpp"
 #include "memory/build_log.hpp"
+#include "recovery/survey.hpp"
 #include "store/store_state.hpp"
 
 namespace holdfast::crash {
@@ -16,24 +17,7 @@ namespace {
 
 using format::FrameKind;
 using format::Superblock;
-
-std::string name_of(FrameKind kind) {
-    switch (kind) {
-        case FrameKind::data:
-            return "data";
-        case FrameKind::shared_data:
-            return "shared_data";
-        case FrameKind::space_record:
-            return "space_record";
-        case FrameKind::limbo_page:
-            return "limbo_page";
-        case FrameKind::free:
-            return "free frame";
-        default:
-            return format::is_table(kind) ? fmt::format("table_{}", format::table_level(kind))
-                                          : "huge frame";
-    }
-}
+using recovery::name_of;
 
 class Survey {
   public:
