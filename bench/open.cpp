@@ -186,7 +186,7 @@ struct SavedRegions {
         store.map_shared(space, kStart, 1);
         for (const ScratchFile& file : files)
             value_of(store.store().add_external_region(
-                file.path(), {.size_bytes = std::uint64_t{64} << 20, .sparse = true}));
+                file.path(), {.size_bytes = std::uint64_t{16} << 20, .sparse = true}));
         store.close();
     }
     StoreFixture store;
