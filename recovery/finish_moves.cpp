@@ -59,6 +59,13 @@ void repair_space(memory::PhysicalMemory& memory, const std::string& name, Frame
 }  // namespace
 
 Result<void> finish_moves(memory::PhysicalMemory& memory, pool::OrderedMap directory) {
+    // What this opening knows as the numbers of now are those of before: it would find nothing to
+    // repair, and what is to be repaired would be forgotten.
+    for (const memory::Region& region : memory.regions())
+        if (region.is_outlived())
+            return fail(ErrorCode::busy, fmt::format("{}: region {} was changed; close the store "
+                                                     "and open it again",
+                                                     memory.pool().path(), region.index()));
     Found found;
     directory.visit("", [&](std::string_view name, std::string_view value) {
         std::uint64_t number = 0;

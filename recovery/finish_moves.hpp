@@ -10,7 +10,8 @@ namespace holdfast::recovery {
 // Proportional to all tables. Limbo must be empty and no build interrupted; the directory must not
 // change meanwhile, spaces may. The former numbers of a region whose memory was replaced are
 // forgotten when no entry has one any more. Errors: damaged (an entry that cannot be repaired: run
-// `repair` first); nothing is forgotten then.
+// `repair` first), busy (a region was moved or replaced since the store was opened); nothing is
+// forgotten then.
 Result<void> finish_moves(memory::PhysicalMemory& memory, pool::OrderedMap directory);
 
 }  // namespace holdfast::recovery

@@ -107,9 +107,11 @@ std::vector<Calls> next_calls(const oracle::Model& model) {
     return calls;
 }
 
+}  // namespace
+
 // How often a process has begun to change the store, at least: each raises the boot epoch, and that
-// is durable before anything else is changed.
-class EpochCount {
+// is durable before anything else is changed. And how many regions were added.
+class LeastCount {
   public:
     void reopen() { changed_ = false; }
     void count(const Step& step) {
@@ -120,15 +122,21 @@ class EpochCount {
                 return call.verb != Verb::write && call.verb != Verb::grow &&
                        call.verb != Verb::release_limbo;
             });
-        if (changes && !changed_) ++epochs_;
+        if (changes && !changed_) ++least_.epochs;
         changed_ = changed_ || changes;
+        least_.regions += static_cast<std::uint64_t>(
+            std::count_if(step.calls.begin(), step.calls.end(), [](const Call& call) {
+                return call.verb == Verb::grow || call.verb == Verb::add_volatile;
+            }));
     }
-    std::uint64_t value() const { return epochs_; }
+    const StoreWorkload::Least& value() const { return least_; }
 
   private:
-    std::uint64_t epochs_ = 0;
+    StoreWorkload::Least least_;
     bool changed_ = false;
 };
+
+namespace {
 
 std::string joined(const std::vector<std::string>& lines) {
     return fmt::format("{}", fmt::join(lines, "; "));
@@ -163,13 +171,13 @@ StoreWorkload::StoreWorkload(Script script) : script_(std::move(script)) {
     if (script_.crashes_creation) models_.push_back(model);
     run_steps(model, script_.operations, &models_);
 
-    EpochCount epochs;
-    for (const Step& step : script_.set_up) epochs.count(step);
-    if (!script_.crashes_creation) epochs.reopen();
-    least_epochs_.assign(script_.crashes_creation ? 2 : 1, epochs.value());
+    LeastCount least;
+    for (const Step& step : script_.set_up) least.count(step);
+    if (!script_.crashes_creation) least.reopen();
+    least_.assign(script_.crashes_creation ? 2 : 1, least.value());
     for (const Step& step : script_.operations) {
-        epochs.count(step);
-        least_epochs_.push_back(epochs.value());
+        least.count(step);
+        least_.push_back(least.value());
     }
 }
 
@@ -249,12 +257,16 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
     if (const auto broken = oracle::broken_invariants(*store); !broken.empty())
         return joined(broken);
     // What a process has changed is there, so must be that it was another one.
-    std::uint64_t least_epoch = least_epochs_.at(moment.acknowledged);
+    const Least& least = least_.at(moment.acknowledged);
+    std::uint64_t least_epoch = least.epochs;
     if (found != &allowed.front() && !oracle::compare(*store, allowed.front()).empty())
-        least_epoch = least_epochs_.at(moment.acknowledged + 1);
+        least_epoch = least_.at(moment.acknowledged + 1).epochs;
     if (const std::uint64_t epoch = store->state().boot_epoch(); epoch < least_epoch)
         return fmt::format("the boot epoch is {}, but what is there was changed in epoch {}", epoch,
                            least_epoch);
+    if (const std::size_t regions = store->regions().size(); !creating && regions < least.regions)
+        return fmt::format("there are {} regions, and {} were there when a call was acknowledged",
+                           regions, least.regions);
 
     oracle::Model model = *found;
     for (const Calls& calls : next_calls(model)) {

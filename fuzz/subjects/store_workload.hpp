@@ -34,8 +34,14 @@ class StoreWorkload final : public Subject {
     Result<Store> create(const std::string& path) const;
     std::vector<oracle::Model> allowed_at(const Moment& moment) const;
     Script script_;
-    std::vector<oracle::Model> models_;        // after 0, 1, … operations
-    std::vector<std::uint64_t> least_epochs_;  // boot epochs, the same
+    std::vector<oracle::Model> models_;  // after 0, 1, … operations
+    // What no space shows: how much there must be at least, after 0, 1, … operations.
+    struct Least {
+        std::uint64_t epochs = 0;  // boot epochs
+        std::uint64_t regions = 1;
+    };
+    std::vector<Least> least_;
+    friend class LeastCount;
 };
 
 }  // namespace holdfast::crash

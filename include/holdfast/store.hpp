@@ -143,7 +143,8 @@ class Store {
     Result<void> move_region(unsigned index, PhysAddr base = {});
 
     // Repairs all entries of before a move at once, so that the region can move again. Proportional
-    // to all tables; releases what is in limbo. Errors: damaged (the message says where).
+    // to all tables; releases what is in limbo. Errors: damaged (the message says where), busy (a
+    // region was moved or replaced since this opening: open the store again first).
     Result<void> finish_moves();
 
     // Releases what unmapped and removed ranges left in limbo, one table per transaction, at most

@@ -82,6 +82,8 @@ class Region {
         const std::uint64_t at = frame.value() - record_.base_frame;
         return at < reachable_frames_ ? host_ + (at << kPageShift) : nullptr;
     }
+    // Its record was changed since, for the next opening to see.
+    bool is_outlived() const { return is_outlived_.load(std::memory_order_acquire); }
     // As it stood at opening, or when it was made.
     const format::RegionRecord& record() const { return record_; }
 

@@ -66,6 +66,9 @@ enum class Deed : std::uint8_t {
     count,
 };
 
+// What a child says when it has opened the store.
+constexpr auto kReady = static_cast<std::uint8_t>(Deed::count);
+
 void do_one(Store& store, const Folder& folder, Random& random, Deed deed) {
     const std::vector<RegionInfo> regions = store.regions();
     const auto some_external = [&]() -> std::optional<RegionInfo> {
@@ -137,7 +140,8 @@ void do_one(Store& store, const Folder& folder, Random& random, Deed deed) {
             fmt::print(stderr, "{}\n", store.error().message);
             _exit(2);
         }
-        for (unsigned i = 0; i < 3; ++i) {
+        if (const std::uint8_t ready = kReady; write(pipe, &ready, 1) != 1) _exit(3);
+        for (unsigned i = 0; i < 5; ++i) {
             const auto deed =
                 static_cast<std::uint8_t>(random() % static_cast<std::uint8_t>(Deed::count));
             do_one(*store, folder, random, static_cast<Deed>(deed));
@@ -192,6 +196,8 @@ TEST(OddDeaths, OnePoolLivesThroughAll) {
         ASSERT_EQ(pipe(ends), 0);
         const std::uint64_t child_seed = random();
         const auto delay = std::chrono::microseconds(random() % 20'000);
+        // Now and then also while the child still opens the store.
+        const bool early = random() % 6 == 0;
         const pid_t child = fork();
         ASSERT_GE(child, 0);
         if (child == 0) {
@@ -199,12 +205,16 @@ TEST(OddDeaths, OnePoolLivesThroughAll) {
             work(pool, folder, child_seed, ends[1]);
         }
         close(ends[1]);
-        std::this_thread::sleep_for(delay);
+        if (std::uint8_t ready = 0; !early) {
+            ASSERT_EQ(read(ends[0], &ready, 1), 1) << "the child ended before it was ready";
+        }
+        std::this_thread::sleep_for(early ? delay / 4 : delay);
         kill(child, SIGKILL);
         int status = 0;
         waitpid(child, &status, 0);
         ASSERT_TRUE(WIFSIGNALED(status)) << "round " << round << ": the child ended by itself";
-        for (std::uint8_t deed = 0; read(ends[0], &deed, 1) == 1;) ++done[deed];
+        for (std::uint8_t deed = 0; read(ends[0], &deed, 1) == 1;)
+            if (deed != kReady) ++done[deed];
         close(ends[0]);
         const Store store = pool.open();
         expect_well(store, folder);

@@ -718,6 +718,7 @@ TEST_F(MovedRegion, AgainOnlyWhenFinished) {
         for (const unsigned moved : {0u, region_}) {
             must(store().move_region(moved));
             EXPECT_EQ(store().move_region(moved).error().code, ErrorCode::busy);
+            EXPECT_EQ(store().finish_moves().error().code, ErrorCode::busy);
         }
         reopen();
         EXPECT_EQ(store().move_region(0).error().code, ErrorCode::busy);
@@ -728,6 +729,21 @@ TEST_F(MovedRegion, AgainOnlyWhenFinished) {
         expect_all_everywhere();
         expect_clean(store());
     }
+}
+
+// The earlier numbers of the second move were forgotten, and with them every table.
+TEST_F(MovedRegion, FinishedMovedAndNotFinishedInOneOpening) {
+    must(store().move_region(0));
+    reopen();
+    must(store().finish_moves());
+    must(store().move_region(0));
+    EXPECT_EQ(store().finish_moves().error().code, ErrorCode::busy);
+    reopen();
+    expect_all_everywhere();
+    expect_clean(store());
+    must(store().finish_moves());
+    reopen();
+    expect_all_everywhere();
 }
 
 TEST_F(MovedRegion, ToAWishedBase) {
