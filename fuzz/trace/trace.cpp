@@ -21,6 +21,7 @@ class Reader {
     explicit Reader(std::span<const std::byte> bytes) : left_(bytes) {}
     bool take(void* to, std::size_t size) {
         if (size > left_.size()) return false;
+        if (size == 0) return true;  // an event without bytes has nowhere to put them
         std::memcpy(to, left_.data(), size);
         left_ = left_.subspan(size);
         return true;
