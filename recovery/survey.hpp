@@ -1,5 +1,5 @@
 // One look at everything in a store: what is damaged, and where, so that `verify` can tell and
-// `repair` can act. The one home of the invariants I1 to I7 (holdfast/verify.hpp).
+// `repair` can act. The one home of the invariants I1 to I8 (holdfast/verify.hpp).
 //
 // Tables are visited level by level from the top: the tables of one level are shared out among the
 // threads, and what they link to is gathered in order by the calling thread. So the result does not

@@ -4,10 +4,9 @@
 //     for (const Finding& each : report->repaired) std::puts(each.detail.c_str());
 //
 // What it does, for each finding of a full check (verify.hpp):
-//   - an entry that fails its checks (damaged, stale, to a wrong table, to a frame whose metadata
-//   is
-//     damaged, to no region) becomes empty: its range is unmapped. Frames that only it led to
-//     are freed;
+//   - an entry that fails its checks (damaged, stale, to a wrong table, to no region, to a frame
+//     with damaged metadata) becomes empty: its range is unmapped. Frames that only it led to are
+//     freed;
 //   - a space whose record or root is lost is removed;
 //   - a name in the directory that leads to no space record is removed, and a space that only lost
 //     its name, or the metadata of its record, gets it back;
@@ -16,8 +15,7 @@
 //     so are unused ones whose metadata is damaged: the next use of a frame raises its generation,
 //     so that no old entry can become valid again;
 //   - where the limbo list is damaged, all of it is dropped, and its frames are freed; where a
-//   build
-//     record is, the build is void. The superblock's words are worked out again.
+//     build record is damaged, the build is void. The superblock's words are worked out again.
 // Afterwards the store is clean, but for lost pages, which stay unless asked for. What cannot be
 // repaired is refused, with a sentence: a damaged fixed part of the superblock, or region table;
 // and whatever libpmemobj does not open.

@@ -20,7 +20,7 @@
 //   bits  1..3   AbsentKind
 //   bits  4..7   protection (rwxu)
 //   bits  9..11, 52..58  tag
-//   bits 12..51  payload: a swap slot, a page in a file, a region's frame, …
+//   bits 12..51  payload: a swap slot, a page in a file, …
 //   bits 59..62  0b1010, which no present entry has: so one flipped bit, P included, never turns
 //                one kind of entry into the other
 //   bits  8, 63  0
@@ -52,15 +52,14 @@ enum class AbsentKind : std::uint8_t {
     guard = 2,
     swapped = 3,
     file_backed = 4,
-    moved = 5,
 };
 
 // Where an entry stands.
 struct EntryPlace {
     unsigned level = 0;
     unsigned slot = 0;
-    OwnerId owner = 0;        // of the table, and
-    std::uint64_t index = 0;  // the table's, as in their frame's metadata
+    OwnerId owner = 0;        // of the table, as its frame's metadata has it
+    std::uint64_t index = 0;  // the same
 };
 
 class Entry {

@@ -14,6 +14,8 @@
 #include <cstring>
 #include <utility>
 
+#include "pool/descriptor.hpp"
+
 namespace holdfast::image {
 namespace {
 
@@ -84,12 +86,8 @@ std::string notes_of(const std::string& program, const std::vector<CoreSegment>&
 
 std::unexpected<Error> CoreWriter::failed(const char* action) const {
     const int number = errno;
-    const ErrorCode code =
-        number == EACCES || number == EPERM || number == EROFS    ? ErrorCode::permission_denied
-        : number == ENOSPC || number == EFBIG || number == EDQUOT ? ErrorCode::no_space
-        : number == ENOENT || number == ENOTDIR                   ? ErrorCode::not_found
-                                                                  : ErrorCode::io;
-    return fail(code, fmt::format("{}: cannot {}: {}", path_, action, std::strerror(number)));
+    return fail(pool::code_of(number),
+                fmt::format("{}: cannot {}: {}", path_, action, std::strerror(number)));
 }
 
 Result<CoreWriter> CoreWriter::create(const std::string& path, const std::string& program,

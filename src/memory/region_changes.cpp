@@ -80,7 +80,7 @@ Result<void> take_back(PhysicalMemory& memory, unsigned index, const std::string
         if (!file) return std::unexpected(file.error());
         stamp = stamp_of(**file).value_or(stamp);
     } else if (found.state == RegionState::outdated) {
-        return fail(ErrorCode::stale, found.trouble + " --accept-outdated");
+        return fail(ErrorCode::stale, found.trouble);
     } else if (!found.memory) {
         return fail(
             found.state == RegionState::missing ? ErrorCode::not_found : ErrorCode::not_a_pool,

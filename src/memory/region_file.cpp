@@ -47,10 +47,12 @@ std::optional<std::uint64_t> stamp_of(const pool::ForeignMemory& memory) {
 
 std::uint64_t random_stamp() {
     std::uint64_t stamp = 0;
-    // Of so few bytes the system gives all or, before it has any to give, none; 0 says "none".
-    while ((stamp & CheckedWord::kValueMask) == 0)
-        if (getrandom(&stamp, sizeof stamp, 0) != sizeof stamp) continue;
-    return stamp & CheckedWord::kValueMask;
+    // Of so few bytes the system gives all, or none if a signal comes first. 0 says "none".
+    do {
+        if (getrandom(&stamp, sizeof stamp, 0) != sizeof stamp) stamp = 0;
+        stamp &= CheckedWord::kValueMask;
+    } while (stamp == 0);
+    return stamp;
 }
 
 FoundFile find_region_file(const format::Superblock& superblock, const RegionRecord& record,
@@ -88,7 +90,7 @@ FoundFile find_region_file(const format::Superblock& superblock, const RegionRec
         return {.state = RegionState::outdated,
                 .trouble = fmt::format("{}: from another time than the pool: one of them was "
                                        "restored from an older copy; restore the other too, or "
-                                       "accept the file with `region replace`",
+                                       "accept the file with `region replace --accept-outdated`",
                                        path),
                 .memory = nullptr};
     const std::uint64_t whole = (memory.size_bytes() - format::kRegionFramesOffset) >> kPageShift;
@@ -150,6 +152,8 @@ Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Supe
     fresh.checksum = fresh.computed_checksum();
     fresh.stamp = CheckedWord::encode(record.stamp, format::kSeedRegionStamp);
     memory.copy(&header, &fresh, sizeof fresh);
+    // Durable before any pool names the file: a crash in between leaves a file that nobody names.
+    memory.drain();
     return made;
 }
 

@@ -11,34 +11,17 @@
 #include <cstring>
 #include <filesystem>
 
+#include "pool/descriptor.hpp"
+
 namespace holdfast::pool {
 namespace {
 
 Error system_error(const std::string& path, int error_number, const char* advice) {
-    const ErrorCode code =
-        error_number == ENOENT   ? ErrorCode::not_found
-        : error_number == EEXIST ? ErrorCode::already_exists
-        : error_number == EACCES || error_number == EPERM || error_number == EROFS
-            ? ErrorCode::permission_denied
-        : error_number == ENOSPC || error_number == EFBIG || error_number == EDQUOT
-            ? ErrorCode::no_space
-            : ErrorCode::io;
-    return {code, fmt::format("{}: {}; {}", path, std::strerror(error_number), advice)};
+    return {code_of(error_number),
+            fmt::format("{}: {}; {}", path, std::strerror(error_number), advice)};
 }
 
-class Descriptor {
-  public:
-    explicit Descriptor(int number) : number_(number) {}
-    ~Descriptor() {
-        if (number_ >= 0) close(number_);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    int number() const { return number_; }
-
-  private:
-    int number_;
-};
+constexpr off_t kFirstPageBytes = 4096;
 
 // The name in the folder is as durable as the file only when the folder is.
 bool sync_folder_of(const std::string& path) {
@@ -71,8 +54,8 @@ Result<std::unique_ptr<ForeignMemory>> ForeignMemory::create_file(const std::str
             return std::unexpected(system_error(
                 path, errno, "a region is made in a new file, in a folder that may be written"));
         const auto size = static_cast<off_t>(size_bytes);
-        const int refused = sparse ? (ftruncate(file.number(), size) == 0 ? 0 : errno)
-                                   : posix_fallocate(file.number(), 0, size);
+        int refused = posix_fallocate(file.number(), 0, sparse ? kFirstPageBytes : size);
+        if (refused == 0 && sparse && ftruncate(file.number(), size) != 0) refused = errno;
         if (refused != 0) return give_up(refused, "ask for less, or make room on the file system");
         if (fsync(file.number()) != 0 || !sync_folder_of(path))
             return give_up(errno, "see the system's log");
@@ -156,6 +139,10 @@ void ForeignMemory::flush(const void* address, std::size_t size_bytes) const {
         pmem_flush(address, size_bytes);
     else if (kind_ == Kind::file)
         pmem_msync(address, size_bytes);
+}
+
+void ForeignMemory::drain() const {
+    if (kind_ == Kind::pmem) pmem_drain();  // msync waits by itself
 }
 
 void ForeignMemory::fill(void* destination, int byte, std::size_t size_bytes) const {

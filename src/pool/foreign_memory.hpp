@@ -17,9 +17,9 @@ namespace holdfast::pool {
 class ForeignMemory {
   public:
     // Makes a file of this size, which must not exist, or takes a device; its bytes are zero.
-    // `sparse`: the file system gives it blocks when they are first written, and a full one is then
-    // a SIGBUS. When it returns, file and directory entry are durable. Nothing is left after an
-    // error.
+    // `sparse`: the file system gives it blocks when they are first written, all but those of the
+    // first page, and a full one is then a SIGBUS. When it returns, file and directory entry are
+    // durable. Nothing is left after an error.
     static Result<std::unique_ptr<ForeignMemory>> create_file(const std::string& path,
                                                               std::uint64_t size_bytes,
                                                               std::uint32_t file_mode, bool sparse,
@@ -43,6 +43,7 @@ class ForeignMemory {
     }
 
     void flush(const void* address, std::size_t size_bytes) const;
+    void drain() const;
     void fill(void* destination, int byte, std::size_t size_bytes) const;
     void copy(void* destination, const void* source, std::size_t size_bytes) const;
 

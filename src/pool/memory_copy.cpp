@@ -16,21 +16,9 @@ namespace holdfast::pool {
 namespace {
 
 std::unexpected<Error> failed(const std::string& path, const char* action) {
-    const ErrorCode code = errno == EACCES || errno == EPERM    ? ErrorCode::permission_denied
-                           : errno == ENOSPC || errno == ENOMEM ? ErrorCode::no_space
-                                                                : ErrorCode::io;
-    return fail(code, fmt::format("{}: cannot {}: {}", path, action, std::strerror(errno)));
+    return fail(code_of(errno),
+                fmt::format("{}: cannot {}: {}", path, action, std::strerror(errno)));
 }
-
-struct File {
-    explicit File(int opened) : descriptor(opened) {}
-    ~File() {
-        if (descriptor >= 0) close(descriptor);
-    }
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-    const int descriptor;
-};
 
 // Copies the bytes from `begin` to `end`.
 bool copy_range(int from, int to, off_t begin, off_t end) {
@@ -56,33 +44,29 @@ bool copy_range(int from, int to, off_t begin, off_t end) {
 }  // namespace
 
 Result<MemoryCopy> MemoryCopy::of(const std::string& path) {
-    const File file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if (file.descriptor < 0) return failed(path, "open");
+    const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!file) return failed(path, "open");
     // libpmemobj holds the exclusive one for as long as it has the pool open.
-    if (flock(file.descriptor, LOCK_SH | LOCK_NB) != 0)
+    if (flock(file.number(), LOCK_SH | LOCK_NB) != 0)
         return fail(ErrorCode::busy,
                     fmt::format("{}: open in another process; close it there first", path));
     struct stat status{};
-    if (fstat(file.descriptor, &status) != 0) return failed(path, "look at");
-    MemoryCopy copy(memfd_create("holdfast-copy", MFD_CLOEXEC));
-    if (copy.file_ < 0 || ftruncate(copy.file_, status.st_size) != 0)
+    if (fstat(file.number(), &status) != 0) return failed(path, "look at");
+    MemoryCopy copy(Descriptor(memfd_create("holdfast-copy", MFD_CLOEXEC)));
+    if (!copy.file_ || ftruncate(copy.file_.number(), status.st_size) != 0)
         return failed(path, "make a copy in memory");
     for (off_t at = 0; at < status.st_size;) {
-        const off_t begin = lseek(file.descriptor, at, SEEK_DATA);
+        const off_t begin = lseek(file.number(), at, SEEK_DATA);
         if (begin < 0 && errno == ENXIO) break;  // a hole to the end
-        off_t end = begin < 0 ? -1 : lseek(file.descriptor, begin, SEEK_HOLE);
+        off_t end = begin < 0 ? -1 : lseek(file.number(), begin, SEEK_HOLE);
         if (end < 0) end = status.st_size;  // a file system that knows no holes
-        if (!copy_range(file.descriptor, copy.file_, std::max(begin, at), end))
+        if (!copy_range(file.number(), copy.file_.number(), std::max(begin, at), end))
             return failed(path, "copy to memory");
         at = end;
     }
     return copy;
 }
 
-MemoryCopy::~MemoryCopy() {
-    if (file_ >= 0) close(file_);
-}
-
-std::string MemoryCopy::path() const { return fmt::format("/proc/self/fd/{}", file_); }
+std::string MemoryCopy::path() const { return fmt::format("/proc/self/fd/{}", file_.number()); }
 
 }  // namespace holdfast::pool

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "holdfast/error.hpp"
+#include "pool/descriptor.hpp"
 
 namespace holdfast::pool {
 
@@ -14,19 +15,12 @@ class MemoryCopy {
     // file open as a pool), permission_denied, no_space, io.
     static Result<MemoryCopy> of(const std::string& path);
 
-    MemoryCopy(MemoryCopy&& other) noexcept : file_(std::exchange(other.file_, -1)) {}
-    MemoryCopy& operator=(MemoryCopy&& other) noexcept {
-        std::swap(file_, other.file_);
-        return *this;
-    }
-    ~MemoryCopy();
-
     // Good for as long as this lives; what was opened by it stays.
     std::string path() const;
 
   private:
-    explicit MemoryCopy(int file) : file_(file) {}
-    int file_ = -1;
+    explicit MemoryCopy(Descriptor file) : file_(std::move(file)) {}
+    Descriptor file_;
 };
 
 }  // namespace holdfast::pool

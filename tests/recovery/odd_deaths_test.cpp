@@ -152,7 +152,6 @@ void do_one(Store& store, const Folder& folder, Random& random, Deed deed) {
 
 void expect_well(const Store& store, const Folder& folder) {
     std::set<fs::path> named;
-    std::set<unsigned> lossy;
     for (const RegionInfo& region : store.regions()) {
         ASSERT_TRUE(region.state == RegionState::attached || region.state == RegionState::detached)
             << region.trouble;

@@ -2,22 +2,18 @@
 // succeeds, the rest works, and no page of it ever reads as something else than it was.
 #include "holdfast/region.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
-#include "format/entry.hpp"
 #include "memory/region_file.hpp"
 #include "store/store_state.hpp"
-#include "support/temporary_pool.hpp"
+#include "support/region_fixture.hpp"
 
 namespace holdfast::test {
 namespace {
@@ -25,146 +21,6 @@ namespace {
 using namespace holdfast::literals;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
-
-constexpr std::uint64_t kRegionBytes = std::uint64_t{4} << 20;
-constexpr VirtAddr kInPool{0x1000'0000}, kInRegion{0x2000'0000};
-// More than come one by one, so that they are reserved; and behind them a few that are not.
-constexpr std::uint64_t kPages = 40, kMorePages = 3;
-
-std::string text_of(std::uint64_t page) { return fmt::format("page {:4}", page); }
-
-class Regions : public testing::Test {
-  protected:
-    Regions() : store_(pool_.create()) {
-        for (const std::string& path : {file(), copy(), file() + ".elsewhere"}) fs::remove(path);
-    }
-    ~Regions() override {
-        store_.reset();
-        for (const std::string& path : {file(), copy(), file() + ".elsewhere"})
-            fs::remove_all(path);
-    }
-
-    std::string file() const { return pool_.path() + ".region"; }
-    std::string copy() const { return pool_.path() + ".copy"; }
-    Store& store() { return *store_; }
-    Space space() { return value_of(store().open_space("space")); }
-    void close() { store_.reset(); }
-    void reopen() {
-        close();
-        store_ = pool_.open();
-    }
-
-    // A space with pages in the pool and pages in the region, which all have text.
-    void fill(unsigned region) {
-        Space made = value_of(store().create_space("space"));
-        must(made.map({kInPool, kPages * kPageSize}, protection::rw));
-        must(made.map({kInRegion, kPages * kPageSize}, protection::rw, {.region = region}));
-        must(made.map({kInRegion + kPages * kPageSize, kMorePages * kPageSize}, protection::rw,
-                      {.region = region}));
-        write_all(made, kInPool, kPages);
-        write_all(made, kInRegion, kPages + kMorePages);
-    }
-    static void write_all(Space& space, VirtAddr start, std::uint64_t pages) {
-        for (std::uint64_t page = 0; page < pages; ++page) {
-            const std::string text = text_of(page);
-            must(space.write(start + page * kPageSize, std::as_bytes(std::span(text))));
-        }
-        must(space.persist({start, pages * kPageSize}));
-    }
-    static void expect_all(const Space& space, VirtAddr start, std::uint64_t pages) {
-        for (std::uint64_t page = 0; page < pages; ++page)
-            EXPECT_EQ(bytes_at(space, (start + page * kPageSize).bits(), 9), text_of(page));
-    }
-
-    // Opening succeeds, and: the region is in this state; its pages from `from` on are faults of
-    // this kind that name it; everything else reads as it was; and space around them can be used.
-    void expect_lost(unsigned region, RegionState state, FaultKind kind, std::uint64_t from = 0) {
-        reopen();
-        const RegionInfo info = store().regions().at(region);
-        EXPECT_STREQ(to_string(info.state), to_string(state)) << info.trouble;
-        if (state != RegionState::attached) {
-            EXPECT_THAT(info.trouble, HasSubstr(fmt::format("region {}", region)));
-        }
-        Space opened = space();
-        expect_all(opened, kInPool, kPages);
-        expect_all(opened, kInRegion, from);
-        for (std::uint64_t page = from; page < kPages + kMorePages; ++page) {
-            // More often than a table is looked at before it is validated.
-            for (int round = 0; round < 12; ++round) {
-                const auto found = opened.translate(kInRegion + page * kPageSize);
-                ASSERT_FALSE(found) << "page " << page;
-                ASSERT_STREQ(to_string(found.error().kind), to_string(kind));
-                ASSERT_EQ(found.error().region, region);
-                ASSERT_EQ(found.error().protection, protection::rw);
-            }
-            std::byte byte{};
-            const auto read = opened.read(kInRegion + page * kPageSize, {&byte, 1});
-            ASSERT_FALSE(read);
-            ASSERT_EQ(read.error().code, ErrorCode::lost);
-            EXPECT_THAT(read.error().message, HasSubstr(fmt::format("region {}", region)));
-            ASSERT_EQ(opened.write(kInRegion + page * kPageSize, {&byte, 1}).error().code,
-                      ErrorCode::lost);
-            ASSERT_FALSE(opened.frame_bytes(kInRegion + page * kPageSize));
-        }
-        // In a table that has lost pages, too.
-        const VirtAddr beside = kInRegion + 100 * kPageSize;
-        must(opened.map({beside, kPageSize}, protection::rw));
-        write_all(opened, beside, 1);
-        expect_all(opened, beside, 1);
-        must(opened.protect({kInRegion, 2 * kPageSize}, protection::r));
-        must(opened.protect({kInRegion, 2 * kPageSize}, protection::rw));
-        must(opened.unmap({beside, kPageSize}));
-        // A change of so many entries copies the table.
-        must(opened.protect({kInRegion, kPages * kPageSize}, protection::r));
-        must(opened.protect({kInRegion, kPages * kPageSize}, protection::rw));
-        for (std::uint64_t page = 0; page < kPages; ++page)
-            ASSERT_EQ(opened.translate(kInRegion + page * kPageSize).has_value(), page < from);
-        const VerifyReport report = store().verify();
-        ASSERT_EQ(report.findings.size(), 1u) << "neighbours are told as one";
-        EXPECT_EQ(report.findings[0].what, "lost page");
-        EXPECT_EQ(report.findings[0].space, "space");
-        EXPECT_EQ(report.findings[0].range,
-                  (Range{kInRegion + from * kPageSize, (kPages + kMorePages - from) * kPageSize}));
-        const auto maps = value_of(opened.maps());
-        EXPECT_EQ(maps.back().name, "[lost]");
-        EXPECT_EQ(maps.back().protection, protection::rw);
-    }
-    void expect_whole(unsigned region) {
-        reopen();
-        EXPECT_EQ(store().regions().at(region).state, RegionState::attached)
-            << store().regions().at(region).trouble;
-        expect_all(space(), kInPool, kPages);
-        expect_all(space(), kInRegion, kPages + kMorePages);
-        expect_clean(store());
-    }
-    // What is lost can be unmapped, and then nothing is amiss.
-    void expect_unmappable() {
-        Space opened = space();
-        must(opened.unmap({kInRegion, kPageSize}));
-        must(opened.unmap({kInRegion, (kPages + kMorePages) * kPageSize}));
-        value_of(store().release_limbo());
-        expect_clean(store());
-        must(opened.map({kInRegion, kPages * kPageSize}, protection::rw));
-        write_all(opened, kInRegion, kPages);
-        expect_all(opened, kInRegion, kPages);
-    }
-
-    const TemporaryPool pool_;
-    std::optional<Store> store_;
-};
-
-class ExternalRegion : public Regions {
-  protected:
-    ExternalRegion()
-        : region_(value_of(store().add_external_region(file(), {.size_bytes = kRegionBytes}))) {
-        fill(region_);
-    }
-    void write_newer() {
-        const std::string text = "newer";
-        must(space().write(kInRegion, std::as_bytes(std::span(text))));
-    }
-    const unsigned region_;
-};
 
 TEST_F(ExternalRegion, HoldsThePagesThatPreferIt) {
     const RegionInfo info = store().regions().at(region_);
@@ -539,14 +395,21 @@ TEST_F(Regions, FullDisk) {
         fs::remove(folder);
         GTEST_SKIP() << "no right to mount a small file system";
     }
+    std::ofstream(folder / "filler") << std::string(1_MiB, 'x');
     const std::string path = folder / "region";
     const auto added = store().add_external_region(path, {.size_bytes = kRegionBytes});
-    EXPECT_FALSE(fs::exists(path));
+    // A sparse file would fit, but for its header.
+    const auto sparse =
+        store().add_external_region(path, {.size_bytes = kRegionBytes, .sparse = true});
+    const bool is_left = fs::exists(path);
     umount(folder.c_str());
     fs::remove(folder);
-    ASSERT_FALSE(added);
-    EXPECT_EQ(added.error().code, ErrorCode::no_space) << added.error().message;
-    EXPECT_THAT(added.error().message, HasSubstr(path));
+    EXPECT_FALSE(is_left);
+    for (const auto& each : {added, sparse}) {
+        ASSERT_FALSE(each);
+        EXPECT_EQ(each.error().code, ErrorCode::no_space) << each.error().message;
+        EXPECT_THAT(each.error().message, HasSubstr(path));
+    }
     EXPECT_EQ(store().regions().size(), 1u);
 }
 
@@ -608,156 +471,6 @@ TEST_F(Regions, NoFrameOfAVolatileRegionWithoutAWish) {
     for (std::uint64_t at = 0x1000'0000; at < address; at += kPageSize)
         ASSERT_GE(made.translate(VirtAddr(at))->physical.bits() - info.physical_base.bits(),
                   info.size_bytes);
-}
-
-// --- moved ---
-
-class MovedRegion : public ExternalRegion {
-  protected:
-    // The words of the table that maps the address, as they stand in the pool.
-    std::vector<format::Entry> entries_of(VirtAddr address) {
-        const auto& memory = store().state().memory;
-        format::Entry entry = format::Entry(
-            memory.table(FrameNumber(space().root().frame()))[format::slot_of(address, 4)]);
-        for (unsigned level = 3; level > 0; --level) {
-            if (level == 1) break;
-            entry = format::Entry(memory.table(entry.frame())[format::slot_of(address, level)]);
-        }
-        std::vector<format::Entry> entries;
-        for (std::uint64_t page = 0; page < kPages; ++page)
-            entries.emplace_back(
-                memory.table(entry.frame())[format::slot_of(address + page * kPageSize, 1)]);
-        return entries;
-    }
-    static std::uint64_t count_within(const std::vector<format::Entry>& entries,
-                                      const RegionInfo& region) {
-        return static_cast<std::uint64_t>(
-            std::count_if(entries.begin(), entries.end(), [&](format::Entry entry) {
-                return PhysAddr::of(entry.frame()).bits() - region.physical_base.bits() <
-                       region.size_bytes;
-            }));
-    }
-    void expect_all_everywhere() {
-        expect_all(space(), kInPool, kPages);
-        expect_all(space(), kInRegion, kPages + kMorePages);
-    }
-};
-
-TEST_F(MovedRegion, EntriesFollowWhenTheyAreWalked) {
-    const PhysAddr before = store().regions().at(region_).physical_base;
-    must(store().move_region(region_));
-    reopen();
-    const RegionInfo region = store().regions().at(region_);
-    EXPECT_GT(region.physical_base.bits(), before.bits());
-    EXPECT_EQ(region.physical_base.bits() % 1_GiB, region.file_offset % 1_GiB);
-    EXPECT_EQ(count_within(entries_of(kInRegion), region), 0u) << "nothing is repaired by opening";
-    // One walk repairs the entry that it needs, and has the right answer already.
-    EXPECT_LT(space().translate(kInRegion)->physical.bits() - region.physical_base.bits(),
-              region.size_bytes);
-    EXPECT_EQ(count_within(entries_of(kInRegion), region), 1u);
-    expect_all_everywhere();
-    EXPECT_EQ(count_within(entries_of(kInRegion), region), kPages);
-    expect_clean(store());
-}
-
-TEST_F(MovedRegion, ThePoolsOwn) {
-    const auto before = store().regions().at(0).physical_base;
-    const std::uint64_t root_before = space().root().bits();
-    must(store().move_region(0));
-    reopen();
-    const std::uint64_t distance = store().regions().at(0).physical_base.bits() - before.bits();
-    EXPECT_NE(distance, 0u);
-    EXPECT_EQ(space().root().bits(), root_before + distance) << "as CR3 wants it";
-    expect_clean(store());
-    expect_all_everywhere();
-    reopen();
-    expect_all_everywhere();
-    expect_clean(store());
-}
-
-TEST_F(MovedRegion, EditsBeforeAnyWalk) {
-    for (const unsigned moved : {0u, region_}) must(store().move_region(moved));
-    reopen();
-    Space opened = space();
-    const std::uint64_t pages = kPages + kMorePages;
-    must(opened.protect({kInRegion, pages * kPageSize}, protection::r));
-    must(opened.map_shared({VirtAddr(0x4000'0000), 3 * kPageSize}, protection::rw, opened,
-                           {kInPool, kPageSize}));
-    must(opened.unmap({kInPool + kPageSize, 2 * kPageSize}));
-    must(opened.unmap({kInPool + 3 * kPageSize, (kPages - 3) * kPageSize}));
-    value_of(store().create_space("another"));
-    must(store().rename_space("another", "other"));
-    must(store().remove_space("other"));
-    expect_all(opened, kInRegion, pages);
-    for (std::uint64_t page = 0; page < 3; ++page)
-        expect_all(opened, VirtAddr(0x4000'0000) + page * kPageSize, 1);
-    value_of(store().release_limbo());
-    expect_clean(store());
-}
-
-// What stood in limbo, and in the record of a build that never ended, has numbers of before.
-TEST_F(MovedRegion, LimboAndBuilds) {
-    must(space().map({VirtAddr(0x8000'0000), 8_MiB}, protection::rw));
-    must(space().unmap({VirtAddr(0x8000'0000), 8_MiB}));
-    auto& state = store().state();
-    memory::Build build = value_of(state.build_log.acquire());
-    must(state.build_log.reserve(build, 50));  // and the process "dies"
-    must(store().move_region(0));
-    reopen();
-    EXPECT_NE(store().verify().frames_building, 0u);
-    EXPECT_NE(store().verify().frames_limbo, 0u);
-    expect_clean(store());
-    value_of(store().release_limbo());
-    EXPECT_EQ(store().verify().frames_building + store().verify().frames_limbo, 0u);
-    expect_clean(store());
-    expect_all_everywhere();
-}
-
-TEST_F(MovedRegion, AgainOnlyWhenFinished) {
-    for (int round = 0; round < 3; ++round) {
-        for (const unsigned moved : {0u, region_}) {
-            must(store().move_region(moved));
-            EXPECT_EQ(store().move_region(moved).error().code, ErrorCode::busy);
-            EXPECT_EQ(store().finish_moves().error().code, ErrorCode::busy);
-        }
-        reopen();
-        EXPECT_EQ(store().move_region(0).error().code, ErrorCode::busy);
-        if (round == 1) expect_all_everywhere();
-        must(store().finish_moves());
-        EXPECT_EQ(count_within(entries_of(kInRegion), store().regions().at(region_)), kPages);
-        reopen();
-        expect_all_everywhere();
-        expect_clean(store());
-    }
-}
-
-// The earlier numbers of the second move were forgotten, and with them every table.
-TEST_F(MovedRegion, FinishedMovedAndNotFinishedInOneOpening) {
-    must(store().move_region(0));
-    reopen();
-    must(store().finish_moves());
-    must(store().move_region(0));
-    EXPECT_EQ(store().finish_moves().error().code, ErrorCode::busy);
-    reopen();
-    expect_all_everywhere();
-    expect_clean(store());
-    must(store().finish_moves());
-    reopen();
-    expect_all_everywhere();
-}
-
-TEST_F(MovedRegion, ToAWishedBase) {
-    const RegionInfo region = store().regions().at(region_);
-    const PhysAddr wish(region.physical_base.bits() + 64_GiB);
-    EXPECT_EQ(store().move_region(region_, PhysAddr(wish.bits() + kPageSize)).error().code,
-              ErrorCode::invalid_argument);
-    EXPECT_EQ(store().move_region(region_, region.physical_base).error().code,
-              ErrorCode::invalid_argument);
-    EXPECT_EQ(store().move_region(9).error().code, ErrorCode::invalid_argument);
-    must(store().move_region(region_, wish));
-    reopen();
-    EXPECT_EQ(store().regions().at(region_).physical_base, wish);
-    expect_all_everywhere();
 }
 
 }  // namespace

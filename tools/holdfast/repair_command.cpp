@@ -17,18 +17,19 @@ struct RepairArguments {
 
 void print_text(const RepairReport& report, bool dry_run) {
     for (const Finding& each : report.repaired) print("{}\n", text_of(each));
-    if (report.repaired.empty())
-        print("clean: nothing to repair\n");
-    else
-        print("{} {}, {} frames freed; {}\n", report.repaired.size(),
+    if (!report.repaired.empty())
+        print("{} {}, {} frames freed{}\n", report.repaired.size(),
               dry_run ? "things would be repaired" : "things repaired", report.freed_frames,
-              dry_run ? "the file is as it was" : "the store is clean");
+              dry_run ? "; the file is as it was" : "");
     for (const Finding& each : report.after.findings) print("{}\n", text_of(each));
     if (!report.after.clean())
         print(
-            "{} pages are out of reach; bring their regions back (`region list`), or remove them "
-            "with --lost\n",
-            report.after.findings.size());
+            "out of reach, and left as it is: bring the region back (`region list`), or remove its "
+            "pages with --lost\n");
+    else if (report.repaired.empty())
+        print("clean: nothing to repair\n");
+    else if (!dry_run)
+        print("the store is clean\n");
 }
 
 Outcome repair(const Context& context, const RepairArguments& arguments) {
