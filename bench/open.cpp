@@ -206,8 +206,8 @@ void add_regions(Suite& suite, unsigned regions) {
              })
         ->Iterations(kTurns);
     suite.compare({fmt::format("open to first read, {} external regions", regions),
-                   "open/holdfast/" + size, "open/pmemobj/" + size,
-                   "pmemobj_open of the same pool", at_most(1.1)});
+                   "open/holdfast/" + size, "open/pmemobj/" + size, "pmemobj_open of the same pool",
+                   at_most(1.1)});
 }
 
 void add(Suite& suite) {

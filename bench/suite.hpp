@@ -133,6 +133,7 @@ Subject open_subject();
 Subject translate_subject();
 Subject map_one_subject();
 Subject map_range_subject();
+Subject fork_subject();
 Subject verify_subject();
 
 // What no clock measures: bytes of tables and metadata a mapped page; and, in a table of its own,

@@ -69,7 +69,9 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
     }
     ++(use.from_spaces != 0 ? found.reachable : found.limbo);
     ++found.by_kind[static_cast<std::size_t>(metadata.kind)];
-    if (use.from_spaces != 0 && use.from_limbo != 0 && metadata.kind != FrameKind::shared_data)
+    // What a removed fork has shared with others is in use, and limbo has a reference, too.
+    if (use.from_spaces != 0 && use.from_limbo != 0 && metadata.kind != FrameKind::shared_data &&
+        metadata.references < 2)
         return damage("I4 account", frame,
                       fmt::format("(kind {}) is in use, and in limbo", name_of(metadata.kind)),
                       Remedy::cut_limbo, 0);

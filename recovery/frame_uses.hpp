@@ -45,6 +45,14 @@ class FrameUses {
                 (word & kBuilding) != 0};
     }
 
+    // Of a frame that a region holds.
+    Use of(FrameNumber frame) const {
+        for (std::size_t i = 0; i < regions_.size(); ++i)
+            if (frame.value() - regions_[i].base.value() < regions_[i].count)
+                return of(i, frame - regions_[i].base);
+        return {};
+    }
+
   private:
     using Word = std::atomic<std::uint64_t>;
     static constexpr std::uint64_t kOneFromLimbo = std::uint64_t{1} << 32,

@@ -41,6 +41,8 @@ const char* done_by(Remedy remedy) {
             return "it does again";
         case Remedy::empty_entry:
             return "the entry is emptied";
+        case Remedy::share_entry:
+            return "it permits reading only, and whoever writes gets a copy";
         case Remedy::cut_limbo:
             return "all of limbo is dropped";
         case Remedy::trim_annotation:
@@ -133,6 +135,8 @@ class Repairer {
             case Remedy::empty_entry:
                 return empty_entries(damage.frame, static_cast<unsigned>(damage.number),
                                      damage.slots);
+            case Remedy::share_entry:
+                return share_entry(damage.frame, static_cast<unsigned>(damage.number));
             case Remedy::cut_limbo:
                 return cut_limbo();
             case Remedy::trim_annotation:
@@ -296,6 +300,18 @@ class Repairer {
         for (const unsigned end = slot + count; slot < end; ++slot)
             if (auto done = commit_word(memory_.table(table) + slot, 0); !done) return done;
         return {};
+    }
+
+    Result<void> share_entry(FrameNumber frame, unsigned slot) {
+        const auto metadata = memory_.valid_metadata(frame);
+        const format::EntryPlace place{format::table_level(metadata->kind), slot, metadata->owner,
+                                       metadata->index};
+        std::uint64_t* const word = memory_.table(frame) + slot;
+        const table::Entry entry(pool::load_word(word));
+        const auto target = memory_.valid_metadata(entry.frame());
+        return commit_word(
+            word,
+            entry.with_sharing(format::Sharing::copy_on_write, place, target->generation).bits());
     }
 
     // --- accounts ---

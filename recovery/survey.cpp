@@ -46,6 +46,10 @@ class Surveyor {
                 tell();
             });
         for (const LeakedRun& run : leaked) look_at_leaked(run);
+        // Where only the count says that there are others, the count is wrong.
+        std::erase_if(survey_.damages, [&](const Damage& damage) {
+            return damage.remedy == Remedy::share_entry && uses_.of(damage.target).references() < 2;
+        });
         for (Damage& damage : survey_.damages)
             if (damage.remedy == Remedy::empty_build_slot && damage.frame != FrameNumber{})
                 damage.number = slot_that_claims(damage.frame);
@@ -251,24 +255,22 @@ class Surveyor {
     // limbo or a build is damaged, frames may be leaked that were unmapped, or never mapped.)
     void look_at_leaked(const LeakedRun& run) {
         const Annotated* space = nullptr;
-        for (const Annotated& each : annotated_)
-            if (each.root.owner == run.owner && run.has_place() &&
-                run.pages().end <= table::all_pages(each.root.levels).end)
-                space = &each;
         Range range;
-        if (space != nullptr) {
+        for (const Annotated& each : annotated_) {
+            if (space != nullptr || each.root.owner != run.owner || !run.has_place() ||
+                run.pages().end > table::all_pages(each.root.levels).end)
+                continue;
             bool is_mapped = false;
             table::Visitor visitor;
             visitor.range = [&](const table::VisitedRange& visited) {
                 is_mapped = is_mapped || visited.entry.is_present();
             };
             const table::PageRange pages = run.pages();
-            table::visit(memory_, space->root, pages, visitor);
-            if (is_mapped)
-                space = nullptr;
-            else
-                range = {table::address_of_page(pages.begin, space->root.levels),
-                         pages.count() << kPageShift};
+            table::visit(memory_, each.root, pages, visitor);
+            if (is_mapped) continue;
+            space = &each;
+            range = {table::address_of_page(pages.begin, each.root.levels), pages.count()
+                                                                                << kPageShift};
         }
         found("I4 account", space != nullptr ? space->name : "", range, run.to_string(),
               Remedy::free_frames, run.count, {}, run.first);

@@ -1,5 +1,5 @@
 // One look at everything in a store: what is damaged, and where, so that `verify` can tell and
-// `repair` can act. The one home of the invariants I1 to I8 (holdfast/verify.hpp).
+// `repair` can act. The one home of the invariants I1 to I9 (holdfast/verify.hpp).
 //
 // Tables are visited level by level from the top: the tables of one level are shared out among the
 // threads, and what they link to is gathered in order by the calling thread. So the result does not
@@ -28,6 +28,7 @@ enum class Remedy : std::uint8_t {
     remake_metadata,   // of the space record `frame`
     adopt_space,       // the space record `frame` gets its name back
     empty_entry,       // `number` of the table `frame`
+    share_entry,       // the same: it is to permit no writing
     cut_limbo,         // all of it: what it held is found as leaked
     trim_annotation,   // `key` of the space record `frame`
     // What follows is only to be done when nothing above is left: damage above makes frames seem
@@ -44,6 +45,8 @@ struct Damage {
     std::string key = {};
     // Of empty_entry: so many slots from `number` on.
     unsigned slots = 1;
+    // Of share_entry: what the entry leads to.
+    FrameNumber target = {};
     // Pages that are well but for their region, and may come back with it.
     std::optional<FaultKind> loss = {};
 };

@@ -144,12 +144,28 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
             }
             continue;
         }
-        const Protection permitted = item.above & entry.protection();
+        // Nobody writes by way of limbo.
+        if (from_ == FrameUses::From::space && item.is_writable && entry.is_present() &&
+            entry.is_writable()) {
+            const auto target = memory_.valid_metadata(entry.frame());
+            if (target && target->references > 1 && target->kind != format::FrameKind::shared_data)
+                found.damages.push_back(
+                    {.finding = {"I9 sharing", names_[item.space], range_of(item, slot),
+                                 fmt::format(
+                                     "entry {:#018x} in slot {} of the level-{} table {:#x} "
+                                     "permits writing to what {} entries lead to",
+                                     entry.bits(), slot, position.level, item.frame.value(),
+                                     target->references)},
+                     .remedy = Remedy::share_entry,
+                     .frame = item.frame,
+                     .number = slot,
+                     .target = memory_.current(entry.frame())});
+        }
         if (entry.is_table(position.level)) {
             TableItem child = item;
             child.frame = memory_.current(entry.frame());
             child.position = position.child(slot);
-            child.above = permitted;
+            child.is_writable = item.is_writable && entry.is_writable();
             found.children.push_back(child);
             continue;
         }
@@ -158,6 +174,7 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
             if (from_ == FrameUses::From::space)
                 found.mapped_pages += table::entry_pages(position.level);
         }
+        const Protection permitted = entry.mapped_protection();
         if (options_.list_writable_executable && from_ == FrameUses::From::space &&
             permitted.writable() && permitted.executable())
             found.writable_executable.push_back({names_[item.space], range_of(item, slot)});

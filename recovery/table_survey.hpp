@@ -23,7 +23,7 @@ struct TableItem {
     table::TablePosition position;
     std::uint32_t space = 0;  // number of the tree's name
     Levels levels = Levels::four;
-    Protection above{15};  // what the entries above it permit
+    bool is_writable = true;  // by all links above it
     // Whether the leaves below it hold references; those of a shell (LimboKind) do not.
     bool with_frames = true;
 };

@@ -14,9 +14,10 @@ using Verb = Call::Verb;
 
 std::string Call::to_string() const {
     constexpr std::array kNames = {
-        "create",        "rename",       "remove", "map",    "map_lazy", "map_shared",
-        "unmap",         "protect",      "write",  "mark",   "prefer",   "grow",
-        "release_limbo", "add_volatile", "detach", "attach", "move",     "finish_moves"};
+        "create", "fork",     "snapshot",    "rollback",      "rename",       "remove",
+        "map",    "map_lazy", "map_shared",  "unmap",         "protect",      "write",
+        "mark",   "prefer",   "grow",        "release_limbo", "add_volatile", "detach",
+        "attach", "move",     "finish_moves"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -35,7 +36,8 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
                                                       0xffff'ffff'ffc0'0000};
     constexpr std::array<std::uint64_t, 8> kPages = {1, 1, 2, 5, 40, 512, 700, 1300};
     constexpr std::array<const char*, 3> kSpaces = {"a", "b", "c"};
-    constexpr std::array<Verb, 20> kVerbs = {
+    constexpr std::array<Verb, 25> kVerbs = {
+        Verb::fork,       Verb::fork,    Verb::fork,   Verb::snapshot, Verb::rollback,
         Verb::create,     Verb::create,  Verb::rename, Verb::remove,   Verb::map,
         Verb::map,        Verb::map,     Verb::map,    Verb::map_lazy, Verb::map_lazy,
         Verb::map_shared, Verb::unmap,   Verb::unmap,  Verb::unmap,    Verb::protect,
@@ -45,7 +47,8 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
     while (calls.size() < count) {
         Call call;
         call.verb = kVerbs[below(kVerbs.size())];
-        if (count > 1 && call.verb == Verb::write) continue;  // not part of transactions
+        // Not part of transactions, or not of those that have made the space.
+        if (count > 1 && (call.verb == Verb::write || call.verb == Verb::rollback)) continue;
         call.space = kSpaces[below(kSpaces.size())];
         call.other = kSpaces[below(kSpaces.size())];
         call.range = {VirtAddr(kPlaces[below(kPlaces.size())] + below(900) * kPageSize),
@@ -112,6 +115,12 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
     }
     if constexpr (std::is_same_v<Doer, Store>)
         if (call.is_of_store()) return run_on_store(doer, call);
+    if constexpr (std::is_same_v<Doer, Store>) {
+        if (call.verb == Verb::fork) return without_value(doer.fork_space(call.space, call.other));
+        if (call.verb == Verb::snapshot)
+            return without_value(doer.create_snapshot(call.space, call.other));
+        if (call.verb == Verb::rollback) return doer.rollback(call.space, call.other);
+    }
     auto space = open(call.space);
     if (!space) return std::unexpected(space.error());
     if (call.verb == Verb::write) {
@@ -172,6 +181,22 @@ Result<void> run(Store& store, const Calls& calls) {
             own[call.space] = *made;
             continue;
         }
+        if (call.verb == Verb::fork || call.verb == Verb::snapshot) {
+            auto source = open(call.space);
+            if (!source) return std::unexpected(source.error());
+            auto made = call.verb == Verb::fork ? transaction.fork_space(*source, call.other)
+                                                : transaction.create_snapshot(*source, call.other);
+            if (!made) return std::unexpected(made.error());
+            own[call.other] = *made;
+            continue;
+        }
+        if (call.verb == Verb::rollback) {
+            auto changed = open(call.space), source = open(call.other);
+            for (const auto& each : {changed, source})
+                if (!each) return std::unexpected(each.error());
+            if (auto done = transaction.rollback(*changed, *source); !done) return done;
+            continue;
+        }
         std::optional<Space> moved;
         if (call.verb == Verb::rename)
             if (auto space = open(call.space)) moved = *space;
@@ -189,12 +214,16 @@ namespace {
 
 std::optional<ErrorCode> run_one(Model& model, const Call& call) {
     if (call.is_of_store()) return std::nullopt;
-    const bool names_only =
-        call.verb == Verb::create || call.verb == Verb::rename || call.verb == Verb::remove;
+    const bool names_only = call.verb <= Verb::remove;
     if (!names_only && !model.spaces.contains(call.space)) return ErrorCode::not_found;
     switch (call.verb) {
         case Verb::create:
             return model.create(call.space, call.levels);
+        case Verb::fork:
+        case Verb::snapshot:
+            return model.fork(call.space, call.other, call.verb == Verb::snapshot);
+        case Verb::rollback:
+            return model.rollback(call.space, call.other);
         case Verb::rename:
             return model.rename(call.space, call.other);
         case Verb::remove:

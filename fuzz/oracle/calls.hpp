@@ -18,6 +18,9 @@ using Random = std::mt19937_64;
 struct Call {
     enum class Verb : std::uint8_t {
         create,
+        fork,
+        snapshot,
+        rollback,
         rename,
         remove,
         map,

@@ -18,12 +18,20 @@ class Comparison {
     std::vector<std::string> run() {
         std::vector<std::string> names;
         names.reserve(model_.spaces.size());
-        for (const auto& [name, space] : model_.spaces) names.push_back(name);
+        std::vector<std::string> snapshots;
+        for (const auto& [name, space] : model_.spaces)
+            (space.is_snapshot ? snapshots : names).push_back(name);
         const auto found = store_.space_names();
         if (!found)
             differ(found.error().message);
         else if (*found != names)
             differ(fmt::format("the spaces are {}, should be {}", list_of(*found), list_of(names)));
+        std::vector<std::string> found_snapshots;
+        if (const auto listed = store_.snapshots())
+            for (const SnapshotInfo& each : *listed) found_snapshots.push_back(each.name);
+        if (found_snapshots != snapshots)
+            differ(fmt::format("the snapshots are {}, should be {}", list_of(found_snapshots),
+                               list_of(snapshots)));
         for (const auto& [name, expected] : model_.spaces) compare(name, expected);
         return std::move(differences_);
     }
@@ -56,18 +64,23 @@ class Comparison {
                 differ(fmt::format("{}: {}", name, found.error().to_string()));
             } else {
                 ++resident;
-                if (found->protection != wanted.protection)
+                const Protection permitted =
+                    found->copy_on_write ? found->protection | protection::w : found->protection;
+                if (permitted != wanted.protection ||
+                    (found->copy_on_write && found->protection.writable()))
                     differ(fmt::format("{}: {:#x} is {}, should be {}", name, address.bits(),
-                                       found->protection.to_string(),
-                                       wanted.protection.to_string()));
+                                       permitted.to_string(), wanted.protection.to_string()));
                 if (word != model_.contents.at(wanted.frame))
                     differ(fmt::format("{}: {:#x} holds {:#x}, should hold {:#x}", name,
                                        address.bits(), word, model_.contents.at(wanted.frame)));
                 if (found->physical.bits() % 4096 != 8) differ("the offset in the page");
-                // One frame of the store for one of the model, and the other way round.
+                // One frame of the store for one of the model, and the other way round; but what
+                // nobody may write, several of the model's may have.
                 const std::uint64_t frame = found->physical.frame().value();
+                const Owner owner{wanted.frame, found->protection.writable()};
+                const Owner& first = owner_of_.emplace(frame, owner).first->second;
                 if (frame_of_.emplace(wanted.frame, frame).first->second != frame ||
-                    model_frame_of_.emplace(frame, wanted.frame).first->second != wanted.frame)
+                    (first.frame != owner.frame && (first.is_written || owner.is_written)))
                     differ(
                         fmt::format("{}: {:#x} shares a frame it should not, or does not "
                                     "share one it should",
@@ -104,7 +117,14 @@ class Comparison {
     const Store& store_;
     const Model& model_;
     std::vector<std::string> differences_;
-    std::map<std::uint64_t, std::uint64_t> frame_of_, model_frame_of_;
+    // The frame of the model that was first seen to have a frame of the store, and whether by a
+    // page that may be written in place.
+    struct Owner {
+        std::uint64_t frame = 0;
+        bool is_written = false;
+    };
+    std::map<std::uint64_t, std::uint64_t> frame_of_;
+    std::map<std::uint64_t, Owner> owner_of_;
 };
 
 }  // namespace

@@ -4,6 +4,7 @@ namespace holdfast::oracle {
 
 std::optional<ErrorCode> Model::check(const ModelSpace& space, Range range,
                                       std::optional<Protection> protection) const {
+    if (space.is_snapshot) return ErrorCode::permission_denied;
     const bool aligned = range.start.bits() % 4096 == 0 && range.size_bytes % 4096 == 0;
     if (range.size_bytes == 0 || !aligned) return ErrorCode::invalid_argument;
     const std::uint64_t first = range.start.bits();
@@ -22,6 +23,38 @@ std::optional<ErrorCode> Model::check(const ModelSpace& space, Range range,
 std::optional<ErrorCode> Model::create(const std::string& name, Levels levels) {
     if (spaces.contains(name)) return ErrorCode::already_exists;
     spaces[name].levels = levels;
+    spaces[name].lineage = next_lineage_++;
+    return std::nullopt;
+}
+
+std::map<std::uint64_t, ModelPage> Model::copied(const std::map<std::uint64_t, ModelPage>& pages) {
+    std::map<std::uint64_t, ModelPage> copy = pages;
+    for (auto& [number, page] : copy) {
+        if (page.frame == 0 || shared.contains(page.frame)) continue;
+        contents[next_frame_] = contents.at(page.frame);
+        page.frame = next_frame_++;
+    }
+    return copy;
+}
+
+std::optional<ErrorCode> Model::fork(const std::string& from, const std::string& to,
+                                     bool snapshot) {
+    if (!spaces.contains(from)) return ErrorCode::not_found;
+    if (spaces.contains(to)) return ErrorCode::already_exists;
+    ModelSpace made = spaces.at(from);
+    made.pages = copied(made.pages);
+    made.is_snapshot = snapshot;
+    spaces[to] = std::move(made);
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::rollback(const std::string& name, const std::string& snapshot) {
+    if (!spaces.contains(name) || !spaces.contains(snapshot)) return ErrorCode::not_found;
+    ModelSpace& space = spaces.at(name);
+    const ModelSpace& from = spaces.at(snapshot);
+    if (space.is_snapshot) return ErrorCode::permission_denied;
+    if (!from.is_snapshot || from.lineage != space.lineage) return ErrorCode::invalid_argument;
+    space.pages = copied(from.pages);
     return std::nullopt;
 }
 
@@ -69,6 +102,8 @@ std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
         if (page == from.pages.end() || page->second.frame == 0) return ErrorCode::not_mapped;
     }
     std::map<std::uint64_t, ModelPage> added;
+    for (std::uint64_t i = 0; i < source_range.pages(); ++i)
+        shared.insert(from.pages.at(source_first + i).frame);
     for (std::uint64_t i = 0; i < range.pages(); ++i)
         added[first + i] = {protection,
                             from.pages.at(source_first + i % source_range.pages()).frame};
@@ -105,6 +140,7 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
     if (!page->second.protection.writable()) {
         return page->second.frame == 0 ? ErrorCode::not_mapped : ErrorCode::permission_denied;
     }
+    if (space.is_snapshot) return ErrorCode::permission_denied;
     if (page->second.frame == 0) page->second.frame = next_frame_++;
     contents[page->second.frame] = word;
     return std::nullopt;
@@ -116,6 +152,7 @@ void Model::prune() {
         for (const auto& [number, page] : space.pages)
             if (page.frame != 0) kept[page.frame] = contents.at(page.frame);
     contents = std::move(kept);
+    std::erase_if(shared, [&](std::uint64_t frame) { return !contents.contains(frame); });
 }
 
 }  // namespace holdfast::oracle

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "holdfast/holdfast.hpp"
@@ -18,6 +19,8 @@ struct ModelPage {
 
 struct ModelSpace {
     Levels levels = Levels::four;
+    std::uint64_t lineage = 0;  // the same for all forks and snapshots of a space
+    bool is_snapshot = false;
     std::map<std::uint64_t, ModelPage> pages;  // by page number (address >> 12)
 };
 
@@ -25,9 +28,15 @@ class Model {
   public:
     std::map<std::string, ModelSpace> spaces;
     std::map<std::uint64_t, std::uint64_t> contents;  // first word of each frame
+    // Frames that were mapped shared: forks have them, too. Of all others they have copies.
+    std::set<std::uint64_t> shared;
 
     // What the call must return, and its effect if that is success.
     std::optional<ErrorCode> create(const std::string& name, Levels levels);
+    // A copy of everything, at once: that pages are copied only when they are written must not be
+    // seen.
+    std::optional<ErrorCode> fork(const std::string& from, const std::string& to, bool snapshot);
+    std::optional<ErrorCode> rollback(const std::string& name, const std::string& snapshot);
     std::optional<ErrorCode> rename(const std::string& from, const std::string& to);
     std::optional<ErrorCode> remove(const std::string& name);
     std::optional<ErrorCode> map(const std::string& name, Range range, Protection protection,
@@ -45,7 +54,9 @@ class Model {
   private:
     std::optional<ErrorCode> check(const ModelSpace& space, Range range,
                                    std::optional<Protection> protection) const;
+    std::map<std::uint64_t, ModelPage> copied(const std::map<std::uint64_t, ModelPage>& pages);
     std::uint64_t next_frame_ = 1;
+    std::uint64_t next_lineage_ = 1;
 };
 
 }  // namespace holdfast::oracle

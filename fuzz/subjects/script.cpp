@@ -116,9 +116,12 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
                 words.complain("a space has 3, 4 or 5 levels");
             call.levels = static_cast<Levels>((*levels)[0] - '0');
         }
-    } else if (verb == "rename") {
-        call.verb = Verb::rename;
-        call.other = words.word("new name");
+    } else if (verb == "rename" || verb == "fork" || verb == "snapshot" || verb == "rollback") {
+        call.verb = verb == "rename"     ? Verb::rename
+                    : verb == "fork"     ? Verb::fork
+                    : verb == "snapshot" ? Verb::snapshot
+                                         : Verb::rollback;
+        call.other = words.word(verb == "rollback" ? "snapshot" : "new name");
     } else if (verb == "remove") {
         call.verb = Verb::remove;
     } else if (verb == "map" || verb == "lazy" || verb == "protect") {
@@ -246,6 +249,12 @@ std::string text_of(const Call& call) {
     switch (call.verb) {
         case Verb::create:
             return fmt::format("create {} {}", call.space, static_cast<int>(call.levels));
+        case Verb::fork:
+            return fmt::format("fork {} {}", call.space, call.other);
+        case Verb::snapshot:
+            return fmt::format("snapshot {} {}", call.space, call.other);
+        case Verb::rollback:
+            return fmt::format("rollback {} {}", call.space, call.other);
         case Verb::rename:
             return fmt::format("rename {} {}", call.space, call.other);
         case Verb::remove:

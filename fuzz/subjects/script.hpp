@@ -4,6 +4,8 @@
 //     frames 2MiB                         how much of it becomes frames at first; all without it
 //     lanes 1024                          of libpmemobj; 64 without this line; 0: as it is made
 //     create SPACE [3|4|5]
+//     fork SPACE TO / snapshot SPACE TO   a space or a snapshot with all that SPACE has
+//     rollback SPACE SNAPSHOT
 //     rename SPACE TO
 //     remove SPACE
 //     map SPACE ADDRESS PAGES PROT [NAME] PROT as r, rw, rwx, with u for user pages

@@ -262,6 +262,93 @@ const std::vector<NamedWorkload>& workloads() {
             handle a 0x40002000 1
             unmap a 0x40002000 2
         )"},
+        {"fork", "a space that shares everything with another", R"(
+            create a
+            map a 0x40000000 3 rw name
+            lazy a 0x7fffffe00000 3 rw
+            write a 0x40001000 17
+            operations
+            fork a b
+        )"},
+        {"fork_write", "the first write after a fork: a path is copied", R"(
+            create a
+            map a 0x40000000 3 rw
+            write a 0x40001000 17
+            fork a b
+            operations
+            write a 0x40001000 18
+        )"},
+        {"fork_write_both", "the other one writes, too, to what it then has alone", R"(
+            create a
+            map a 0x40000000 3 rw
+            write a 0x40001000 17
+            fork a b
+            write a 0x40001000 18
+            operations
+            write b 0x40001000 19
+            write b 0x40000000 20
+        )"},
+        {"fork_change", "map, unmap and protect in tables that are shared", R"(
+            create a
+            map a 0x401fd000 6 rw
+            fork a b
+            operations
+            map a 0x40010000 2 rw
+            unmap b 0x401fe000 3
+            protect a 0x401fd000 6 r
+        )"},
+        {"fork_many", "so many entries of shared tables that they are copied and replaced", R"(
+            create a
+            map a 0x40000000 60 rw
+            fork a b
+            operations
+            protect a 0x40001000 50 r
+            unmap b 0x40002000 40
+        )"},
+        {"fork_shared", "pages that stay shared, and one that becomes so", R"(
+            create a
+            create c
+            map a 0x40000000 3 rw
+            share c 0x50000000 1 rw a 0x40000000 1
+            fork a b
+            operations
+            write b 0x40000000 5
+            share c 0x60000000 1 rw b 0x40001000 1
+            write a 0x40001000 6
+        )"},
+        {"fork_remove", "one of two forks is removed, and what it had released", R"(
+            create a
+            map a 0x401fe000 4 rw
+            fork a b
+            write b 0x401fe000 5
+            operations
+            remove a
+            release 1000
+            write b 0x401ff000 6
+        )"},
+        {"fork_transaction", "forks, and changes of both, as one", R"(
+            create a
+            map a 0x40000000 4 rw
+            operations
+            begin
+            fork a b
+            unmap a 0x40000000 1
+            map b 0x40010000 1 rw
+            fork b c
+            protect b 0x40001000 1 r
+            commit
+        )"},
+        {"snapshot", "a snapshot, and the way back to it", R"(
+            create a
+            map a 0x40000000 3 rw name
+            write a 0x40001000 17
+            operations
+            snapshot a s
+            write a 0x40001000 18
+            rollback a s
+            write a 0x40002000 19
+            remove s
+        )"},
         {"reopen", "changes, a restart, and changes", R"(
             create a
             operations

@@ -13,6 +13,9 @@ struct Translation {
     PhysAddr physical;      // of the byte asked for, not of its page
     PageSize page_size{};   // of the leaf entry
     Protection protection;  // effective: the AND along the path (SDM vol. 3A, 4.6)
+    // The mapping permits writing, but the frame, or a table on the path, is shared with a fork or
+    // a snapshot: `protection` is without `w`, and whoever writes first gets a copy (Space::fault).
+    bool copy_on_write = false;
 
     friend bool operator==(const Translation&, const Translation&) = default;
 };
@@ -23,6 +26,7 @@ enum class FaultKind : std::uint8_t {
     demand_zero,       // mapped, reads as zeros, and has no frame until the first write
     guard,             // a guard page
     protection,        // mapped, but the access is not permitted
+    copy_on_write,     // the write is permitted, once the page has been copied (Space::fault)
     swapped,           // the page is in the swap file
     file_backed,       // the page is in a file and was not loaded yet
     damaged_entry,     // the entry's tag does not fit its bits, its slot or its level

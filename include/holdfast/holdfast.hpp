@@ -3,15 +3,16 @@
 // Start with store.hpp and space.hpp; docs/ARCHITECTURE.md has the picture.
 #pragma once
 
-#include "holdfast/error.hpp"   // Error, Result
-#include "holdfast/fault.hpp"   // Fault, Translation
-#include "holdfast/handle.hpp"  // Handle: what to keep across a restart
-#include "holdfast/image.hpp"   // import_process, import_core, import_elf, export_core
-#include "holdfast/region.hpp"  // RegionInfo, RegionState: physical memory, and what became of it
-#include "holdfast/repair.hpp"  // repair_file
-#include "holdfast/space.hpp"   // Space: map, unmap, protect, translate, read, write
-#include "holdfast/store.hpp"   // Store: create, open, the directory of spaces
-#include "holdfast/tlb.hpp"     // Tlb
+#include "holdfast/error.hpp"     // Error, Result
+#include "holdfast/fault.hpp"     // Fault, Translation
+#include "holdfast/handle.hpp"    // Handle: what to keep across a restart
+#include "holdfast/image.hpp"     // import_process, import_core, import_elf, export_core
+#include "holdfast/region.hpp"    // RegionInfo, RegionState: physical memory, and what became of it
+#include "holdfast/repair.hpp"    // repair_file
+#include "holdfast/snapshot.hpp"  // forks and snapshots, differences
+#include "holdfast/space.hpp"     // Space: map, unmap, protect, translate, read, write
+#include "holdfast/store.hpp"     // Store: create, open, the directory of spaces
+#include "holdfast/tlb.hpp"       // Tlb
 #include "holdfast/transaction.hpp"  // Transaction
 #include "holdfast/types.hpp"        // VirtAddr, PhysAddr, Range, Protection
 #include "holdfast/verify.hpp"       // VerifyReport and the invariants

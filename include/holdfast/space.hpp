@@ -92,9 +92,10 @@ class Space {
     Result<void> protect(Range range, Protection protection);
 
     // Walks the tables; no entry is followed that was not checked since the store was opened. Costs
-    // a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters.
+    // a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters. The protection is
+    // what a processor would permit now: without `w` where the page is to be copied first.
     std::expected<Translation, Fault> translate(VirtAddr address) const;
-    // The same, and a protection fault where `access` is not permitted.
+    // The same, and a fault (protection, copy_on_write) where `access` is not permitted.
     std::expected<Translation, Fault> translate(VirtAddr address, Protection access) const;
 
     // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame.
@@ -102,17 +103,26 @@ class Space {
     // failed, and what stands in `destination` is then unspecified.
     Result<void> read(VirtAddr address, std::span<std::byte> destination) const;
 
-    // Copies bytes into the space; demand-zero pages get a frame. Pages must be writable. Durable
-    // after `persist`. On an error the bytes before the failing address may have been written.
+    // Copies bytes into the space; demand-zero pages get a frame, and shared ones a frame of their
+    // own (`fault`). Pages must be writable. Durable after `persist`. On an error the bytes before
+    // the failing address may have been written.
     Result<void> write(VirtAddr address, std::span<const std::byte> source);
 
     // Makes durable what was written to the range: by this call's return every byte of it is on
     // the medium. One fence for the whole range; with a file that is not PMem, msync.
     Result<void> persist(Range range);
 
-    // The bytes of one mapped page, in place. The pointer stays good until the page is unmapped,
-    // and is checked against nothing after that.
-    std::expected<std::span<std::byte>, Fault> frame_bytes(VirtAddr page) const;
+    // Makes the access possible that has just failed, as a page fault handler does: a demand-zero
+    // page gets a frame of zeros, a page that is copied on write one of its own. Durable on return.
+    // Nothing to do is success. Errors: as `write`, and no_space.
+    Result<void> fault(VirtAddr address, Protection access);
+
+    // The bytes of one mapped page, in place, to be written whatever its protection; a page that is
+    // copied on write is copied first. The pointer stays good until the page is unmapped, or shared
+    // (a fork or snapshot of the space is made), and is checked against nothing after that.
+    std::expected<std::span<std::byte>, Fault> frame_bytes(VirtAddr page);
+    // The same to read only, and no page is copied for it.
+    std::expected<std::span<const std::byte>, Fault> frame_view(VirtAddr page) const;
 
     // All mappings in ascending order.
     Result<std::vector<Mapping>> maps() const;
@@ -125,6 +135,8 @@ class Space {
     Result<Handle> handle(Range range);
 
     std::string name() const;
+    // Whether it is one (snapshot.hpp): every change is refused with permission_denied.
+    bool is_snapshot() const;
     Levels levels() const;
     PhysAddr root() const;
     // Walks the whole space to count; proportional to its tables.

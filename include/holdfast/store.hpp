@@ -22,6 +22,7 @@
 #include "holdfast/error.hpp"
 #include "holdfast/handle.hpp"
 #include "holdfast/region.hpp"
+#include "holdfast/snapshot.hpp"
 #include "holdfast/space.hpp"
 #include "holdfast/transaction.hpp"
 #include "holdfast/types.hpp"
@@ -102,8 +103,18 @@ class Store {
     Result<Resolved> resolve(const Handle& handle) const;
     Result<void> rename_space(const std::string& from, const std::string& to);
     Result<void> remove_space(const std::string& name);
-    // Names in ascending order; touches no table.
+    // Names in ascending order, without snapshots; touches no table.
     Result<std::vector<std::string>> space_names() const;
+
+    // See snapshot.hpp; what of Transaction's. Snapshots have names as spaces do, and are opened,
+    // renamed and removed like them.
+    Result<Space> fork_space(const std::string& from, const std::string& to);
+    Result<Space> create_snapshot(const std::string& space, const std::string& name);
+    // The space has what the snapshot has, its names of ranges included. Errors: invalid_argument
+    // (no snapshot of this lineage).
+    Result<void> rollback(const std::string& space, const std::string& snapshot);
+    // Of all spaces, or of one; by their names, in ascending order. Errors: not_found, damaged.
+    Result<std::vector<SnapshotInfo>> snapshots(const std::string& of = {}) const;
 
     Transaction begin();
 

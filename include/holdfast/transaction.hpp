@@ -45,6 +45,11 @@ class Transaction {
   public:
     // The new space may be used in this transaction; elsewhere it exists from `commit` on.
     Result<Space> create_space(const std::string& name, const SpaceOptions& options = {});
+    // See snapshot.hpp. Constant in what is mapped; waits, with the commit, for those who are
+    // writing a page of the source. Errors: already_exists, invalid_argument (the name), no_space.
+    Result<Space> fork_space(const Space& source, const std::string& name);
+    Result<Space> create_snapshot(const Space& source, const std::string& name);
+    Result<void> rollback(const Space& space, const Space& snapshot);
     Result<void> rename_space(const std::string& from, const std::string& to);
     // For pages that get their frame from now on; see SpaceOptions::region.
     Result<void> prefer_region(const Space& space, std::optional<unsigned> region);

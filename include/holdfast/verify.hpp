@@ -9,6 +9,8 @@
 //   I6 directory  every name leads to one space record, and every space record has one name
 //   I7 annotation names and backings lie over mapped pages, in order, without overlap
 //   I8 superblock the superblock's words and the records of its regions pass their checks
+//   I9 sharing    no path permits writing to a table or page that others reach, unless it is mapped
+//                 to be shared
 //
 // Tables are of one level less than the table that links them, so that one which leads back to
 // itself is a finding of I2, and the check ends.

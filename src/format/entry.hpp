@@ -13,16 +13,22 @@
 //   bits  9..11  tag, bits 0..2
 //   bits 12..51  PFN of the next table, or of the frame
 //   bits 52..58  tag, bits 3..9
-//   bits 59..62  0
+//   bits 59..62  0; in a leaf also 0b0101, copy-on-write: R/W is 0 though the mapping permits
+//   writing,
+//                and whoever writes first gets a frame of his own (a processor ignores these bits
+//                while CR4.PKE is 0)
 //   bit  63      NX     not executable
+//
+//   A link to a table has R/W = 0 for the same reason, and for no other: the table and all below it
+//   are, or were, shared with other trees. What a mapping permits is said by leaves alone.
 //
 //   absent (P=0), at any level: then it stands for the whole range that the entry spans
 //   bits  1..3   AbsentKind
 //   bits  4..7   protection (rwxu)
 //   bits  9..11, 52..58  tag
 //   bits 12..51  payload: a swap slot, a page in a file, …
-//   bits 59..62  0b1010, which no present entry has: so one flipped bit, P included, never turns
-//                one kind of entry into the other
+//   bits 59..62  0b1010, from which those of a present entry differ in two bits or more: so one
+//                flipped bit, P included, never turns one kind of entry into the other
 //   bits  8, 63  0
 //   The word 0 is the empty entry: nothing is mapped.
 //
@@ -54,6 +60,9 @@ enum class AbsentKind : std::uint8_t {
     file_backed = 4,
 };
 
+// Whether a writable mapping may be written where it is, or has to be copied first.
+enum class Sharing : std::uint8_t { exclusive, copy_on_write };
+
 // Where an entry stands.
 struct EntryPlace {
     unsigned level = 0;
@@ -76,22 +85,25 @@ class Entry {
     static constexpr std::uint64_t kTagMask = 0x07f0'0000'0000'0e00;
     static constexpr std::uint64_t kAbsentMarkMask = std::uint64_t{0xf} << 59;
     static constexpr std::uint64_t kAbsentMark = std::uint64_t{0xa} << 59;
-    // What a present entry must not have set: PWT, PCD and the absent mark.
-    static constexpr std::uint64_t kPresentReserved = (3u << 3) | kAbsentMarkMask;
+    static constexpr std::uint64_t kCopyOnWrite = std::uint64_t{0x5} << 59;
+    // What no present entry has set: PWT, PCD.
+    static constexpr std::uint64_t kPresentReserved = 3u << 3;
 
     constexpr Entry() = default;
     constexpr explicit Entry(std::uint64_t bits) : bits_(bits) {}
 
-    // An entry that points to a lower table. It permits everything: protection is the leaf's.
+    // An entry that points to a lower table. It permits everything (protection is the leaf's), but
+    // for writing while the table is shared.
     static constexpr Entry table(FrameNumber frame, const EntryPlace& place,
-                                 std::uint16_t generation) {
-        return tagged(kPresent | kWritable | kUser | (frame.value() << kPageShift), place,
-                      generation);
+                                 std::uint16_t generation, Sharing sharing = Sharing::exclusive) {
+        return tagged(kPresent | (sharing == Sharing::exclusive ? kWritable : 0) | kUser |
+                          (frame.value() << kPageShift),
+                      place, generation);
     }
     static constexpr Entry leaf(FrameNumber frame, Protection protection, const EntryPlace& place,
-                                std::uint16_t generation) {
-        return tagged(kPresent | protection_bits(protection) | (place.level > 1 ? kLargePage : 0) |
-                          (frame.value() << kPageShift),
+                                std::uint16_t generation, Sharing sharing = Sharing::exclusive) {
+        return tagged(kPresent | protection_bits(protection, sharing) |
+                          (place.level > 1 ? kLargePage : 0) | (frame.value() << kPageShift),
                       place, generation);
     }
     static constexpr Entry absent(AbsentKind kind, Protection protection, std::uint64_t payload,
@@ -103,10 +115,20 @@ class Entry {
     }
     // The same entry with another protection (of a leaf or an absent range), A and D kept.
     constexpr Entry with_protection(Protection protection, const EntryPlace& place,
-                                    std::uint16_t generation) const {
+                                    std::uint16_t generation,
+                                    Sharing sharing = Sharing::exclusive) const {
         if (!is_present()) return absent(absent_kind(), protection, payload(), place);
+        return tagged((bits_ & ~(kWritable | kUser | kNoExecute | kCopyOnWrite | kTagMask)) |
+                          protection_bits(protection, sharing),
+                      place, generation);
+    }
+    // The same present entry, a leaf or a link, to what is shared from now on, or not any more.
+    constexpr Entry with_sharing(Sharing sharing, const EntryPlace& place,
+                                 std::uint16_t generation) const {
+        if (is_leaf(place.level))
+            return with_protection(mapped_protection(), place, generation, sharing);
         return tagged(
-            (bits_ & ~(kWritable | kUser | kNoExecute | kTagMask)) | protection_bits(protection),
+            (bits_ & ~(kWritable | kTagMask)) | (sharing == Sharing::exclusive ? kWritable : 0),
             place, generation);
     }
 
@@ -127,9 +149,16 @@ class Entry {
     constexpr FrameNumber frame() const { return FrameNumber((bits_ & kFrameMask) >> kPageShift); }
     constexpr AbsentKind absent_kind() const { return static_cast<AbsentKind>(bits_ >> 1 & 7); }
     constexpr std::uint64_t payload() const { return (bits_ & kFrameMask) >> kPageShift; }
+    // Of a present entry what it permits now; of an absent one what its mapping permits.
     constexpr Protection protection() const {
         if (!is_present()) return Protection(static_cast<std::uint8_t>(bits_ >> 4 & 15));
         return protection_of(bits_, bits_);
+    }
+    constexpr bool is_writable() const { return bits_ & kWritable; }
+    constexpr bool is_copy_on_write() const { return (bits_ & kCopyOnWrite) == kCopyOnWrite; }
+    // What the mapping of a leaf or an absent range permits, be it that it is copied first.
+    constexpr Protection mapped_protection() const {
+        return is_present() && is_copy_on_write() ? protection() | protection::w : protection();
     }
     // What a path permits: R/W and U/S are ANDed along it, NX is ORed.
     static constexpr Protection protection_of(std::uint64_t bits_anded, std::uint64_t bits_ored) {
@@ -143,7 +172,7 @@ class Entry {
     // Whether bits, place and the target's generation belong together. `generation` is that
     // of the frame a present entry points to, and is ignored for an absent one.
     constexpr bool tag_fits(const EntryPlace& place, std::uint16_t generation) const {
-        if (is_present() ? (bits_ & kPresentReserved) != 0
+        if (is_present() ? !has_present_form(place.level)
                          : (bits_ & kAbsentMarkMask) != kAbsentMark)
             return false;
         if (is_present() && (bits_ & kLargePage) && place.level != 2 && place.level != 3)
@@ -155,8 +184,16 @@ class Entry {
     friend constexpr bool operator==(Entry, Entry) = default;
 
   private:
-    static constexpr std::uint64_t protection_bits(Protection protection) {
-        return (protection.writable() ? kWritable : 0) | (protection.user() ? kUser : 0) |
+    constexpr bool has_present_form(unsigned level) const {
+        if ((bits_ & kPresentReserved) != 0) return false;
+        if ((bits_ & kAbsentMarkMask) == 0) return true;
+        return (bits_ & kAbsentMarkMask) == kCopyOnWrite && is_leaf(level) && !is_writable();
+    }
+    static constexpr std::uint64_t protection_bits(Protection protection, Sharing sharing) {
+        const std::uint64_t writable = !protection.writable()          ? 0
+                                       : sharing == Sharing::exclusive ? kWritable
+                                                                       : kCopyOnWrite;
+        return writable | (protection.user() ? kUser : 0) |
                (protection.executable() ? 0 : kNoExecute);
     }
     static constexpr std::uint32_t tag_of(std::uint64_t bits, const EntryPlace& place,

@@ -30,8 +30,8 @@ namespace holdfast::format {
 enum class FrameKind : std::uint8_t {
     unused = 0,  // never a valid record: zeroed metadata is damage, not a free frame
     free = 1,
-    data = 2,         // anonymous memory of a lineage
-    shared_data = 4,  // memory that entries of several owners may name
+    data = 2,         // memory of a lineage; with several references it is copied on write
+    shared_data = 4,  // memory that several entries, of any owner, name to see each other's writes
     space_record = 6,
     limbo_page = 7,
     huge_2MiB = 8,  // the first frame of a huge one; the others' records are not looked at

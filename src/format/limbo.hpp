@@ -32,7 +32,7 @@
 namespace holdfast::format {
 
 enum class LimboKind : std::uint8_t {
-    subtree = 1,  // a table, the tables below it, and the frames they map
+    subtree = 1,  // a table, and one reference of each table and frame that it leads to
     shell = 2,    // a table and the tables below it; the frames are mapped by other tables now
     space = 3,    // a space record and its annotations
 };

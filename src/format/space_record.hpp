@@ -5,13 +5,17 @@
 //        0    8  magic "SPACEREC"
 //        8    4  owner: the lineage this space belongs to
 //       12    1  levels (3, 4, 5)
-//       13    1  kind (1: address space; others are reserved for shared objects and snapshots)
+//       13    1  kind: SpaceKind
 //       14    2  length of the name
 //       16    8  annotations: pool offset of the ordered map from start addresses to annotations
 //       24    8  boot epoch in which it was made
 //       32  256  name, not terminated
 //      288    1  preferred region: its index plus 1, 0 for none
-//      289  215  (zero)
+//      289    5  (zero)
+//      294    2  generation of the frame that origin names
+//      296    8  origin: the record of the space that a snapshot was taken of, by its home number
+//                (superblock.hpp); 0 for a space
+//      304  200  (zero)
 //      504    8  CRC-32 over bytes 0..503, zero-extended
 //   -- mutable --
 //      512    8  root: an entry (entry.hpp) at level levels+1 and slot 0, which points to the root
@@ -32,7 +36,9 @@ namespace holdfast::format {
 inline constexpr std::uint64_t kSpaceMagic = 0x4345'5245'4341'5053;  // "SPACEREC" in memory
 inline constexpr std::size_t kSpaceNameMax = 255;
 
-enum class SpaceKind : std::uint8_t { address_space = 1 };
+// A snapshot is a space that nobody changes. Forks and snapshots of a space have its owner: they
+// are of one lineage, and share tables.
+enum class SpaceKind : std::uint8_t { address_space = 1, snapshot = 2 };
 
 struct SpaceRecord {
     std::uint64_t magic;
@@ -44,7 +50,10 @@ struct SpaceRecord {
     std::uint64_t created_epoch;
     char name[256];
     std::uint8_t preferred_region;
-    std::uint8_t reserved0[215];
+    std::uint8_t reserved0[5];
+    std::uint16_t origin_generation;
+    std::uint64_t origin;
+    std::uint8_t reserved1[200];
     std::uint64_t checksum;
     std::uint64_t root;
 
@@ -55,6 +64,8 @@ struct SpaceRecord {
         return {name, name_length <= kSpaceNameMax ? name_length : kSpaceNameMax};
     }
 };
+static_assert(offsetof(SpaceRecord, origin_generation) == 294 &&
+              offsetof(SpaceRecord, origin) == 296);
 static_assert(offsetof(SpaceRecord, checksum) == 504 && offsetof(SpaceRecord, root) == 512);
 static_assert(sizeof(SpaceRecord) == 520 && std::is_trivially_copyable_v<SpaceRecord>);
 

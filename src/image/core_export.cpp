@@ -119,7 +119,7 @@ class Exporter {
     // zeros; returns how many bytes of the space that was.
     Result<std::uint64_t> write_run(CoreWriter& writer, std::size_t segment, VirtAddr start,
                                     std::uint64_t limit_bytes) {
-        const auto first = space_.frame_bytes(start);
+        const auto first = space_.frame_view(start);
         if (!first) {
             if (!first.error().is_damage()) return absent_bytes(first.error(), start, limit_bytes);
             if (!options_.salvage) return damaged({start, kPageSize});
@@ -131,7 +131,7 @@ class Exporter {
         while (size_bytes < std::min(limit_bytes, kRunBytes) && !is_zero(bytes + size_bytes)) {
             size_bytes += kPageSize;
             if (size_bytes == limit_bytes) break;
-            const auto next = space_.frame_bytes(start + size_bytes);
+            const auto next = space_.frame_view(start + size_bytes);
             if (!next || next->data() != bytes + size_bytes) break;
         }
         if (size_bytes == 0) return kPageSize;

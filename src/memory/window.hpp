@@ -78,8 +78,9 @@ class Window {
 
 // The first window, in the five words that a walk keeps in registers. Its physical range is seen as
 // part of an aligned one of 2^n bytes, which has marks for all its frames. So one masked compare
-// says that an entry is present, no leaf, permits everything, and points into the aligned range;
-// and one mark, that its target lies in the window, too, and was validated.
+// says that an entry is present, no leaf, permits everything (but for writing to what is shared),
+// and points into the aligned range; and one mark, that its target lies in the window, too, and was
+// validated.
 class LinkedTables {
   public:
     LinkedTables() = default;  // no entry fits
@@ -120,8 +121,7 @@ class LinkedTables {
     }
 
   private:
-    static constexpr std::uint64_t kPlain =
-        format::Entry::kPresent | format::Entry::kWritable | format::Entry::kUser;
+    static constexpr std::uint64_t kPlain = format::Entry::kPresent | format::Entry::kUser;
     // The range is aligned: what an entry that fits does not share with it is its place therein.
     std::uint64_t offset(format::Entry entry) const {
         return (entry.bits() ^ expected_) & offset_mask_;

@@ -13,7 +13,7 @@ Result<std::vector<Annotation>> Annotations::in(table::PageRange range) const {
     std::map<std::uint64_t, Annotation> found;
     bool damaged = false;
     if (object_ != 0) {
-        const OrderedMap map(pool_, object_);
+        const OrderedMap map(*pool_, object_);
         const auto take = [&](std::string_view key, std::string_view value) {
             const auto annotation = Annotation::decode(key, value);
             if (!annotation) {
@@ -34,7 +34,7 @@ Result<std::vector<Annotation>> Annotations::in(table::PageRange range) const {
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the name of a range near page {:#x} fails its checksum; run "
                                 "`verify`",
-                                pool_.path(), range.begin));
+                                pool_->path(), range.begin));
     // Of the changes too, the last one before the range may reach into it.
     auto change = changes_.lower_bound(range.begin);
     while (change != changes_.begin() && !std::prev(change)->second) --change;
@@ -88,6 +88,15 @@ Result<void> Annotations::add(Annotation annotation) {
     return {};
 }
 
+Result<void> Annotations::become(const Annotations& other) {
+    constexpr table::PageRange kAll{0, ~std::uint64_t{0}};
+    if (auto done = cut(kAll); !done) return done;
+    auto all = other.in(kAll);
+    if (!all) return std::unexpected(all.error());
+    for (Annotation& each : *all) changes_[each.first_page] = std::move(each);
+    return {};
+}
+
 Result<std::uint64_t> Annotations::mark(table::PageRange range, std::uint64_t next_mark) {
     auto found = in(range);
     if (!found) return std::unexpected(found.error());
@@ -117,7 +126,7 @@ Result<bool> Annotations::has_mark(table::PageRange range, std::uint64_t mark) c
 
 pool::Offset Annotations::apply(pool::TransactionScope& scope) const {
     const pool::Offset object = object_ != 0 ? object_ : OrderedMap::create(scope);
-    OrderedMap map(pool_, object);
+    OrderedMap map(*pool_, object);
     for (const auto& [first_page, annotation] : changes_) {
         const std::string key = Annotation::encode_key(first_page);
         if (annotation)

@@ -22,7 +22,7 @@ using format::Annotation;
 class Annotations {
   public:
     // `object` is the map's offset, 0 for none yet.
-    Annotations(const pool::Pool& pool, pool::Offset object) : pool_(pool), object_(object) {}
+    Annotations(const pool::Pool& pool, pool::Offset object) : pool_(&pool), object_(object) {}
 
     // Those that touch the range, in ascending order. damaged if a record fails its check.
     Result<std::vector<Annotation>> in(table::PageRange range) const;
@@ -30,6 +30,8 @@ class Annotations {
     Result<void> cut(table::PageRange range);
     // Adds one over a range that has none; continues the one before it where the name does.
     Result<void> add(Annotation annotation);
+    // Those of `other`, and no others, as it sees them now.
+    Result<void> become(const Annotations& other);
     // Gives the range a mark, or finds the one it has. invalid_argument if a name begins or ends
     // within it.
     Result<std::uint64_t> mark(table::PageRange range, std::uint64_t next_mark);
@@ -48,7 +50,7 @@ class Annotations {
     static bool erase_some(const pool::Pool& pool, pool::TransactionScope& scope,
                            pool::Offset object, std::size_t count);
 
-    const pool::Pool& pool_;
+    const pool::Pool* pool_;
     pool::Offset object_;
     std::map<std::uint64_t, std::optional<Annotation>> changes_;  // by first page; nothing = erased
 };

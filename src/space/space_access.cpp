@@ -74,11 +74,7 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
             if (!found && accept_demand_zero && found.error().kind == FaultKind::demand_zero) {
                 use(static_cast<std::byte*>(nullptr), copied.size_bytes, size);
             } else {
-                copied.fault = found ? Fault{.kind = FaultKind::protection,
-                                             .address = at,
-                                             .level = 1,
-                                             .protection = found->protection}
-                                     : found.error();
+                copied.fault = found ? refused(*found, needed, at) : found.error();
                 return copied;
             }
         }
@@ -94,6 +90,19 @@ std::expected<Translation, Fault> walk_in_section(const PhysicalMemory& memory,
 }
 
 }  // namespace
+
+Fault refused(const Translation& found, Protection access, VirtAddr address) {
+    Fault fault{.kind = FaultKind::protection,
+                .address = address,
+                .level = static_cast<std::uint8_t>(
+                    (static_cast<unsigned>(found.page_size) - kPageShift) / 9 + 1),
+                .protection = found.protection};
+    if (found.copy_on_write) {
+        fault.protection = found.protection | protection::w;
+        if (fault.protection.permits(access)) fault.kind = FaultKind::copy_on_write;
+    }
+    return fault;
+}
 
 std::expected<Translation, Fault> translate(const PhysicalMemory& memory, SpaceState& space,
                                             VirtAddr address) {

@@ -15,6 +15,9 @@ namespace holdfast::space {
 std::expected<Translation, Fault> translate(const memory::PhysicalMemory& memory,
                                             detail::SpaceState& space, VirtAddr address);
 
+// The fault of an access that the translation does not permit.
+Fault refused(const Translation& found, Protection access, VirtAddr address);
+
 // Copies until the end or the first fault; returns how many bytes were copied and that fault.
 struct Copied {
     std::size_t size_bytes = 0;

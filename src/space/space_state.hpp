@@ -19,13 +19,15 @@ class StoreState;
 
 class SpaceState {
   public:
-    SpaceState(std::shared_ptr<StoreState> store_in, FrameNumber record_in, Levels levels_in,
-               format::OwnerId owner_in, std::string name_in)
+    SpaceState(std::shared_ptr<StoreState> store_in, FrameNumber record_in,
+               const format::SpaceRecord& on_medium)
         : store(std::move(store_in)),
           record(record_in),
-          levels(levels_in),
-          owner(owner_in),
-          name_(std::move(name_in)) {}
+          levels(static_cast<Levels>(on_medium.levels)),
+          owner(on_medium.owner),
+          is_snapshot(on_medium.kind == format::SpaceKind::snapshot),
+          preferred_region(on_medium.preferred_region),
+          name_(on_medium.name_view()) {}
 
     // What readers start from; an empty entry before the space is committed and after it is
     // removed.
@@ -45,6 +47,7 @@ class SpaceState {
     const FrameNumber record;
     const Levels levels;
     const format::OwnerId owner;
+    const bool is_snapshot;
 
     std::atomic<std::uint64_t> root_bits = 0;
     // Raised by every commit that takes away or changes a translation: what a Tlb compares.
@@ -54,7 +57,7 @@ class SpaceState {
     mutable std::shared_mutex names;
     pool::Offset annotations = 0;  // guarded by `names`
     // As on the medium: the region's index plus 1, or 0.
-    std::atomic<std::uint8_t> preferred_region = 0;
+    std::atomic<std::uint8_t> preferred_region;
 
   private:
     std::string name_;

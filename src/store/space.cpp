@@ -29,6 +29,20 @@ Error error_of(const Fault& fault, const char* action, const detail::SpaceState&
     return {code, std::move(message)};
 }
 
+// What follows the fault, if anything can: afterwards the access is permitted, or has another
+// fault.
+Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fault& fault,
+                     Protection access, const char* action) {
+    const bool demand_zero = fault.kind == FaultKind::demand_zero,
+               copy_on_write = fault.kind == FaultKind::copy_on_write;
+    if (!(demand_zero || copy_on_write) || !fault.protection.permits(access))
+        return std::unexpected(error_of(fault, action, *space));
+    TransactionState transaction(space->store);
+    auto done = demand_zero ? transaction.populate(space, fault.address)
+                            : transaction.unshare(space, fault.address);
+    return done ? transaction.commit() : done;
+}
+
 }  // namespace
 
 Result<void> Space::map(Range range, Protection protection, const MapOptions& options) {
@@ -66,10 +80,7 @@ std::expected<Translation, Fault> Space::translate(VirtAddr address) const {
 std::expected<Translation, Fault> Space::translate(VirtAddr address, Protection access) const {
     auto found = translate(address);
     if (!found || found->protection.permits(access)) return found;
-    return std::unexpected(Fault{.kind = FaultKind::protection,
-                                 .address = address,
-                                 .level = 1,
-                                 .protection = found->protection});
+    return std::unexpected(space::refused(*found, access, address));
 }
 
 Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) const {
@@ -85,14 +96,18 @@ Result<void> Space::write(VirtAddr address, std::span<const std::byte> source) {
         source = source.subspan(copied.size_bytes);
         address = address + copied.size_bytes;
         if (!copied.fault) continue;
-        if (copied.fault->kind != FaultKind::demand_zero || !copied.fault->protection.writable())
-            return std::unexpected(error_of(*copied.fault, "write", *state_));
         // The first write to the page: it gets its frame, durably, and then the bytes.
-        TransactionState transaction(state_->store);
-        if (auto done = transaction.populate(state_, address); !done) return done;
-        if (auto done = transaction.commit(); !done) return done;
+        if (auto done = resolve(state_, *copied.fault, protection::w, "write"); !done) return done;
     }
     return {};
+}
+
+Result<void> Space::fault(VirtAddr address, Protection access) {
+    for (;;) {
+        const auto found = translate(address, access);
+        if (found) return {};
+        if (auto done = resolve(state_, found.error(), access, "access"); !done) return done;
+    }
 }
 
 Result<void> Space::persist(Range range) {
@@ -102,12 +117,24 @@ Result<void> Space::persist(Range range) {
     return {};
 }
 
-std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) const {
+std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) {
     // If this fails, so will the next change, which says why.
     std::ignore = state_->store->begin_data_changes();
     auto found = translate(page.page_floor());
+    if (found && found->copy_on_write) {
+        if (!fault(page.page_floor(), protection::w))
+            return std::unexpected(space::refused(*found, protection::w, page));
+        found = translate(page.page_floor());
+    }
     if (!found) return std::unexpected(found.error());
     return std::span(state_->store->memory.host(found->physical.frame()), kPageSize);
+}
+
+std::expected<std::span<const std::byte>, Fault> Space::frame_view(VirtAddr page) const {
+    auto found = translate(page.page_floor());
+    if (!found) return std::unexpected(found.error());
+    return std::span<const std::byte>(state_->store->memory.host(found->physical.frame()),
+                                      kPageSize);
 }
 
 Result<Handle> Space::handle() const { return state_->store->handle_of(*state_, 0, {}); }
@@ -127,6 +154,7 @@ Result<std::vector<Mapping>> Space::maps() const {
 }
 
 std::string Space::name() const { return state_->name(); }
+bool Space::is_snapshot() const { return state_->is_snapshot; }
 Levels Space::levels() const { return state_->levels; }
 PhysAddr Space::root() const { return PhysAddr::of(state_->root().entry.frame()); }
 SpaceInfo Space::info() const { return space::info(state_->store->memory, *state_); }

@@ -69,9 +69,10 @@ Result<void> Store::remove_space(const std::string& name) {
 Result<std::vector<std::string>> Store::space_names() const {
     const std::shared_lock lock(state_->directory_map);
     std::vector<std::string> names;
-    state_->directory().visit("", [&](std::string_view name, std::string_view) {
-        names.emplace_back(name);
-        return true;
+    state_->visit_records([&](std::string_view name, const format::SpaceRecord* record) {
+        // One that is damaged is of no known kind, and said to be when it is opened.
+        if (record == nullptr || record->kind == format::SpaceKind::address_space)
+            names.emplace_back(name);
     });
     return names;
 }
@@ -81,7 +82,7 @@ Transaction Store::begin() { return Transaction(std::make_unique<TransactionStat
 Result<void> Store::grow(std::uint64_t size_bytes) {
     if (auto begun = state_->begin_changes(); !begun) return begun;
     const table::ChangeGate::Inside inside(state_->gate);
-    const StoreState::CommitLock lock(*state_);
+    const StoreState::CommitLock lock(state_->commit_mutex);
     return state_->memory.add_pool_region(size_bytes, state_->reserve_bytes());
 }
 
@@ -99,7 +100,7 @@ Result<unsigned> Store::add_external_region(const std::string& path,
         return std::unexpected(fine.error());
     if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
     const table::ChangeGate::Inside inside(state_->gate);
-    const StoreState::CommitLock lock(*state_);
+    const StoreState::CommitLock lock(state_->commit_mutex);
     return state_->memory.add_external_region(path, options);
 }
 
@@ -108,7 +109,7 @@ Result<unsigned> Store::add_volatile_region(std::uint64_t size_bytes, LossPolicy
         return std::unexpected(fine.error());
     if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
     const table::ChangeGate::Inside inside(state_->gate);
-    const StoreState::CommitLock lock(*state_);
+    const StoreState::CommitLock lock(state_->commit_mutex);
     return state_->memory.add_volatile_region(size_bytes, loss);
 }
 
@@ -136,7 +137,7 @@ Result<void> Store::finish_moves() {
     if (auto released = state_->release(~std::uint64_t{0}); !released)
         return std::unexpected(released.error());
     const table::ChangeGate::Inside inside(state_->gate);
-    const StoreState::CommitLock lock(*state_);
+    const StoreState::CommitLock lock(state_->commit_mutex);
     if (!state_->limbo.seems_empty())
         return fail(ErrorCode::busy, fmt::format("{}: others unmap meanwhile; try again", path()));
     const std::unique_lock directory_lock(state_->directory_map);

@@ -45,8 +45,10 @@ StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bo
       allocator(memory),
       build_log(memory, allocator),
       limbo(memory),
-      services{memory, allocator, build_log,
-               limbo,  gate,      [this](std::uint64_t frames) { return make_room(frames); }} {
+      services{memory,         allocator,
+               build_log,      limbo,
+               gate,           commit_mutex,
+               former_readers, [this](std::uint64_t frames) { return make_room(frames); }} {
     limbo.on_space([this](FrameNumber record) { return release_space_step(record); });
 }
 
@@ -166,7 +168,7 @@ Result<void> StoreState::begin_changes() {
     if (changes_begun_.load(std::memory_order_acquire)) [[likely]]
         return {};
     const table::ChangeGate::Inside inside(gate);
-    const CommitLock lock(*this);
+    const CommitLock lock(commit_mutex);
     if (changes_begun_.load(std::memory_order_relaxed)) return {};
     pool::WriteSet writes;
     writes.store(&memory.superblock().boot_epoch,
@@ -191,7 +193,7 @@ void StoreState::release_some() {
     const std::uint64_t waiting = limbo.waiting_for_readers();
     if (limbo.seems_empty() || (waiting != 0 && waiting < 32)) return;
     const table::ChangeGate::Inside inside(gate);
-    const CommitLock lock(*this);
+    const CommitLock lock(commit_mutex);
     // What fails here will fail again, and be reported, when somebody needs the frames.
     std::ignore = limbo.release_one(services);
 }
@@ -207,7 +209,7 @@ Result<std::uint64_t> StoreState::release(std::uint64_t tables) {
     std::uint64_t released = 0;
     for (; released < tables; ++released) {
         const table::ChangeGate::Inside inside(gate);
-        const CommitLock lock(*this);
+        const CommitLock lock(commit_mutex);
         auto one = limbo.release_one(services);
         if (!one) return std::unexpected(one.error());
         if (!*one) break;
@@ -224,9 +226,8 @@ bool StoreState::make_room(std::uint64_t frames) {
         build_log.release_interrupted(std::max<std::uint64_t>(frames, 4096));
         return true;
     }
-    const bool already_locked = commit_holder_.load() == std::this_thread::get_id();
-    if (!already_locked && !limbo.seems_empty()) {
-        const CommitLock lock(*this);
+    if (!commit_mutex.is_held_by_this_thread() && !limbo.seems_empty()) {
+        const CommitLock lock(commit_mutex);
         bool any = false;
         for (std::uint64_t freed = 0; freed < frames + 512; freed += 256) {
             auto one = limbo.release_one(services);
@@ -235,9 +236,25 @@ bool StoreState::make_room(std::uint64_t frames) {
         }
         if (any) return true;
     }
+    if (!may_have_room()) return false;
     return memory
         .add_pool_region(std::max(frames * (kPageSize + 64), kGrowthBytes), reserve_bytes())
         .has_value();
+}
+
+// Whether asking libpmemobj for memory makes sense. What is asked for only to see how much there is
+// may be lost to its allocator until the pool is opened again (PMDK 1.12), and with it the room for
+// names: so a pool of a known size that has given all it had is not asked each time frames run out.
+bool StoreState::may_have_room() const {
+    const std::uint64_t size = memory.superblock().pool_size_bytes;
+    if (size == 0) return true;
+    std::uint64_t claimed = reserve_bytes();
+    for (const memory::Region& region : memory.regions())
+        if (region.kind() == RegionKind::pool)
+            claimed += region.frame_count() * (kPageSize + format::kFrameMetadataBytes);
+    // libpmemobj's own: 3 MiB of lanes, headers, what its heap rounds up.
+    constexpr std::uint64_t kOverheadBytes = std::uint64_t{8} << 20;
+    return claimed + kOverheadBytes < size;
 }
 
 const format::SpaceRecord* StoreState::space_record(FrameNumber frame) const {
@@ -247,9 +264,21 @@ const format::SpaceRecord* StoreState::space_record(FrameNumber frame) const {
         return nullptr;
     const auto* const record = reinterpret_cast<const format::SpaceRecord*>(memory.host(frame));
     if (record->magic != format::kSpaceMagic || record->checksum != record->computed_checksum() ||
-        record->owner != metadata->owner || record->levels < 3 || record->levels > 5)
+        record->owner != metadata->owner || record->levels < 3 || record->levels > 5 ||
+        (record->kind != format::SpaceKind::address_space &&
+         record->kind != format::SpaceKind::snapshot))
         return nullptr;
     return record;
+}
+
+void StoreState::visit_records(
+    const std::function<void(std::string_view, const format::SpaceRecord*)>& visit) const {
+    directory().visit("", [&](std::string_view name, std::string_view value) {
+        std::uint64_t frame = 0;
+        if (value.size() == sizeof frame) std::memcpy(&frame, value.data(), sizeof frame);
+        visit(name, space_record(memory.current(FrameNumber(frame))));
+        return true;
+    });
 }
 
 Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& name) {
@@ -337,12 +366,9 @@ std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
     const std::scoped_lock lock(spaces_mutex_);
     std::weak_ptr<SpaceState>& known = spaces_[frame.value()];
     if (auto space = known.lock()) return space;
-    auto space =
-        std::make_shared<SpaceState>(shared_from_this(), frame, static_cast<Levels>(record.levels),
-                                     record.owner, std::string(record.name_view()));
+    auto space = std::make_shared<SpaceState>(shared_from_this(), frame, record);
     space->root_bits = pool::load_word(&record.root);
     space->annotations = record.annotations_offset;
-    space->preferred_region = record.preferred_region;
     known = space;
     return space;
 }

@@ -62,6 +62,9 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     void forget_space(FrameNumber record);
     // Nothing if the record fails its checks.
     const format::SpaceRecord* space_record(FrameNumber frame) const;
+    // Every name in the directory, whose mutex is held, in ascending order.
+    void visit_records(
+        const std::function<void(std::string_view, const format::SpaceRecord*)>& visit) const;
 
     std::uint64_t boot_epoch() const;
     // A mark that no range of this store has had: the boot epoch, which changes have begun, in its
@@ -79,46 +82,29 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     memory::BuildLog build_log;
     table::LimboStack limbo;
     mutable table::ChangeGate gate;
+    table::CommitMutex commit_mutex;
+    table::FormerReaders former_readers;
     table::EditSession::Services services;
 
     space::WriterLock directory_writer;
     mutable std::shared_mutex directory_map;  // over directory()
 
-    // Held while limbo or the reference count of a shared frame changes; commits that change
-    // neither do not wait for it.
-    class CommitLock {
-      public:
-        explicit CommitLock(StoreState& state) : state_(state) {
-            state_.commit_mutex_.lock();
-            state_.commit_holder_ = std::this_thread::get_id();
-        }
-        ~CommitLock() {
-            state_.commit_holder_ = std::thread::id();
-            state_.commit_mutex_.unlock();
-        }
-        CommitLock(const CommitLock&) = delete;
-        CommitLock& operator=(const CommitLock&) = delete;
-
-      private:
-        StoreState& state_;
-    };
+    using CommitLock = std::scoped_lock<table::CommitMutex>;
 
     StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bool as_copy);
 
   private:
     Result<void> make_superblock(const CreateOptions& options);
     bool make_room(std::uint64_t frames);
+    bool may_have_room() const;
     std::uint64_t reserve_bytes() const;
     Result<bool> release_space_step(FrameNumber record);
 
-    std::mutex commit_mutex_;
-    std::atomic<std::thread::id> commit_holder_;
     std::atomic<bool> changes_begun_ = false;
     std::atomic<std::uint64_t> marks_ = 0;
     std::mutex spaces_mutex_;
     std::unordered_map<std::uint64_t, std::weak_ptr<SpaceState>> spaces_;
 
-    friend class CommitLock;
     friend class holdfast::Store;
 };
 

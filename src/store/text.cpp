@@ -88,6 +88,8 @@ const char* to_string(FaultKind kind) {
             return "guard";
         case FaultKind::protection:
             return "protection";
+        case FaultKind::copy_on_write:
+            return "copy_on_write";
         case FaultKind::swapped:
             return "swapped";
         case FaultKind::file_backed:
@@ -160,7 +162,8 @@ std::string to_string(const Uuid& uuid) {
 std::string Fault::to_string() const {
     std::string text = fmt::format("{} at {:#x}", holdfast::to_string(kind), address.bits());
     if (level != 0) text += fmt::format(", level {}", level);
-    if (kind == FaultKind::protection) text += fmt::format(", mapped {}", protection.to_string());
+    if (kind == FaultKind::protection || kind == FaultKind::copy_on_write)
+        text += fmt::format(", mapped {}", protection.to_string());
     if (region) text += fmt::format(", region {}", *region);
     if (entry != 0) text += fmt::format(", entry {:#018x}", entry);
     return text;

@@ -9,10 +9,25 @@ Transaction::Transaction(Transaction&&) noexcept = default;
 Transaction& Transaction::operator=(Transaction&&) noexcept = default;
 Transaction::~Transaction() = default;
 
-Result<Space> Transaction::create_space(const std::string& name, const SpaceOptions& options) {
-    auto state = state_->create_space(name, options);
+namespace {
+Result<Space> space_of(Result<std::shared_ptr<detail::SpaceState>> state) {
     if (!state) return std::unexpected(std::move(state.error()));
     return Space(std::move(*state));
+}
+}  // namespace
+
+Result<Space> Transaction::create_space(const std::string& name, const SpaceOptions& options) {
+    return space_of(state_->create_space(name, options));
+}
+Result<Space> Transaction::fork_space(const Space& source, const std::string& name) {
+    return space_of(
+        state_->fork_space(source.shared_state(), name, format::SpaceKind::address_space));
+}
+Result<Space> Transaction::create_snapshot(const Space& source, const std::string& name) {
+    return space_of(state_->fork_space(source.shared_state(), name, format::SpaceKind::snapshot));
+}
+Result<void> Transaction::rollback(const Space& space, const Space& snapshot) {
+    return state_->rollback(space.shared_state(), snapshot.shared_state());
 }
 Result<void> Transaction::rename_space(const std::string& from, const std::string& to) {
     return state_->rename_space(from, to);

@@ -100,12 +100,9 @@ Result<format::OwnerId> TransactionState::next_owner() {
     return static_cast<format::OwnerId>(1 + counter % kIds);
 }
 
-Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::string& name,
-                                                                   const SpaceOptions& options) {
-    if (auto fine = check_name(name); !fine) return std::unexpected(fine.error());
-    if (options.levels < Levels::three || options.levels > Levels::five)
-        return fail(ErrorCode::invalid_argument, "a space has 3, 4 or 5 levels of tables");
-    if (auto joined = join_directory(); !joined) return std::unexpected(joined.error());
+Result<void> TransactionState::check_unused(const std::string& name) {
+    if (auto fine = check_name(name); !fine) return fine;
+    if (auto joined = join_directory(); !joined) return joined;
     auto existing = look_up(name);
     if (!existing) return std::unexpected(existing.error());
     if (*existing)
@@ -113,50 +110,58 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
                     fmt::format("{}: a space named \"{}\" exists already; open it, or choose "
                                 "another name",
                                 store_->pool->path(), name));
+    return {};
+}
+
+Result<std::shared_ptr<SpaceState>> TransactionState::make_space(const std::string& name,
+                                                                 SpaceRecord record,
+                                                                 table::TakenFrame record_frame,
+                                                                 table::TakenFrame root_table) {
+    record.magic = format::kSpaceMagic;
+    record.created_epoch = store_->boot_epoch();
+    set_name(record, name);
+    record.checksum = record.computed_checksum();
+    const auto levels = static_cast<Levels>(record.levels);
+    const Entry root_entry = Entry::table(
+        root_table.frame, table::Root::place_of_root(levels, record.owner), root_table.generation);
+    record.root = root_entry.bits();
+    // The record is fresh: in place, flushed, and reachable only by the commit.
+    store_->pool->copy(store_->memory.host(record_frame.frame), &record, sizeof record);
+
+    auto space = std::make_shared<SpaceState>(store_, record_frame.frame, record);
+    space->writer.lock(true);  // nobody else can know it
+    Joined joined{.space = space,
+                  .root = {root_entry, levels, record.owner},
+                  .annotations = space::Annotations(*store_->pool, 0)};
+    joined.created = true;
+    joined_.push_back(std::move(joined));
+    names_[name] = record_frame.frame;
+    return space;
+}
+
+Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::string& name,
+                                                                   const SpaceOptions& options) {
+    if (options.levels < Levels::three || options.levels > Levels::five)
+        return fail(ErrorCode::invalid_argument, "a space has 3, 4 or 5 levels of tables");
+    if (auto fine = check_unused(name); !fine) return std::unexpected(fine.error());
+    const auto region = region_on_medium(options.region);
+    if (!region) return std::unexpected(region.error());
     const auto spoil = [&](Error error) {
         spoiled_ = error;
         return std::unexpected(std::move(error));
     };
-    const auto region = region_on_medium(options.region);
-    if (!region) return std::unexpected(region.error());
     auto owner = next_owner();
     if (!owner) return spoil(owner.error());
     auto record_frame = session_.take(format::FrameKind::space_record, *owner, 0);
     if (!record_frame) return spoil(record_frame.error());
-    const unsigned top = static_cast<unsigned>(options.levels);
-    auto root_table = session_.take_table({top, *owner, 0});
+    auto root_table = session_.take_table({static_cast<unsigned>(options.levels), *owner, 0});
     if (!root_table) return spoil(root_table.error());
-
-    // The record is fresh: in place, flushed, and reachable only by the commit.
     SpaceRecord record{};
-    record.magic = format::kSpaceMagic;
     record.owner = *owner;
     record.levels = static_cast<std::uint8_t>(options.levels);
     record.kind = format::SpaceKind::address_space;
-    record.created_epoch = store_->boot_epoch();
-    set_name(record, name);
     record.preferred_region = *region;
-    record.checksum = record.computed_checksum();
-    const Entry root_entry =
-        Entry::table(root_table->frame, table::Root::place_of_root(options.levels, *owner),
-                     root_table->generation);
-    record.root = root_entry.bits();
-    store_->pool->copy(store_->memory.host(record_frame->frame), &record, sizeof record);
-
-    auto space =
-        std::make_shared<SpaceState>(store_, record_frame->frame, options.levels, *owner, name);
-    space->preferred_region = *region;
-    space->writer.lock(true);  // nobody else can know it
-    joined_.push_back(Joined{.space = space,
-                             .root = {root_entry, options.levels, *owner},
-                             .annotations = space::Annotations(*store_->pool, 0),
-                             .created = true,
-                             .removed = false,
-                             .changes_translations = false,
-                             .new_name = {},
-                             .new_region = {}});
-    names_[name] = record_frame->frame;
-    return space;
+    return make_space(name, record, *record_frame, *root_table);
 }
 
 Result<void> TransactionState::rename_space(const std::string& from, const std::string& to) {
@@ -164,12 +169,7 @@ Result<void> TransactionState::rename_space(const std::string& from, const std::
     if (auto joined = join_directory(); !joined) return joined;
     auto space = named(from);
     if (!space) return std::unexpected(space.error());
-    auto target = look_up(to);
-    if (!target) return std::unexpected(target.error());
-    if (*target)
-        return fail(ErrorCode::already_exists,
-                    fmt::format("{}: a space named \"{}\" exists already; choose another name",
-                                store_->pool->path(), to));
+    if (auto fine = check_unused(to); !fine) return fine;
     auto joined = join(*space);
     if (!joined) return std::unexpected(joined.error());
     (*joined)->new_name = to;
@@ -192,6 +192,7 @@ Result<void> TransactionState::prefer_region(const std::shared_ptr<SpaceState>& 
     if (!on_medium) return std::unexpected(on_medium.error());
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
+    if (auto fine = check_change(**joined); !fine) return fine;
     (*joined)->new_region = *on_medium;
     return {};
 }

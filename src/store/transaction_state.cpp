@@ -6,6 +6,8 @@
 #include <bitset>
 #include <cstring>
 
+#include "memory/reader_section.hpp"
+
 namespace holdfast::detail {
 
 using format::SpaceRecord;
@@ -65,12 +67,7 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
     }
     joined_.push_back(Joined{.space = space,
                              .root = root,
-                             .annotations = space::Annotations(*store_->pool, space->annotations),
-                             .created = false,
-                             .removed = false,
-                             .changes_translations = false,
-                             .new_name = {},
-                             .new_region = {}});
+                             .annotations = space::Annotations(*store_->pool, space->annotations)});
     return &joined_.back();
 }
 
@@ -106,6 +103,7 @@ Result<memory::Placement> TransactionState::placement(const Joined& joined,
 
 Result<void> TransactionState::check(const Joined& joined, const char* action, Range range,
                                      std::optional<Protection> protection, PageRange& pages) const {
+    if (auto fine = check_change(joined); !fine) return fine;
     const Levels levels = joined.space->levels;
     const auto refuse = [&](const char* why) {
         return fail(ErrorCode::invalid_argument,
@@ -214,9 +212,18 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
                 ErrorCode::not_mapped,
                 fmt::format("{:#x} has no frame in space \"{}\"; map or write it first",
                             table::address_of_page(page, source->levels).bits(), source->name()));
-        frames.push_back(found->entry.frame());
     }
     if (auto done = annotate(joined, pages, options); !done) return done;
+    const auto where = placement(from);
+    if (!where) return std::unexpected(where.error());
+    for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
+        // What forks and snapshots share must not see what is written from now on.
+        if (auto done = source_editor.unshare_page(page, *where); !done) return spoiled_by(done);
+        auto found = source_editor.find(page);
+        if (!found) return spoiled_by(std::unexpected(found.error()));
+        frames.push_back(found->entry.frame());
+    }
+    from.changes_translations = true;
     return spoiled_by(editor.map_frames(*place, protection, frames));
 }
 
@@ -238,9 +245,12 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
     PageRange pages;
     if (auto fine = check(**joined, "protect", range, protection, pages); !fine) return fine;
     TableEditor editor(session_, (*joined)->root);
-    const auto place = mapped_place(editor, **joined, pages);
+    auto place = mapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
     (*joined)->changes_translations = true;
+    if (auto done = unshare_tables(**joined, pages); !done) return done;
+    place = editor.place_of(pages);
+    if (!place) return std::unexpected(place.error());
     return spoiled_by(editor.protect(*place, protection));
 }
 
@@ -261,10 +271,46 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space
                                         VirtAddr address) {
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
+    if (auto fine = check_change(**joined); !fine) return fine;
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     return spoiled_by(TableEditor(session_, (*joined)->root)
                           .populate(page_index(address, space->levels), *where));
+}
+
+Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address) {
+    auto joined = join(space);
+    if (!joined) return std::unexpected(joined.error());
+    if (auto fine = check_change(**joined); !fine) return fine;
+    const auto where = placement(**joined);
+    if (!where) return std::unexpected(where.error());
+    (*joined)->changes_translations = true;
+    return spoiled_by(TableEditor(session_, (*joined)->root)
+                          .unshare_page(page_index(address, space->levels), *where));
+}
+
+// Before all tables of the range are replaced, for which they must be this space's alone. Nothing
+// is translated otherwise by it, so that it may be many small commits before the one that counts:
+// their logs do not grow with the range. Within a transaction that has changed tables already it is
+// a part of that.
+Result<void> TransactionState::unshare_tables(Joined& joined, PageRange pages) {
+    if (!session_.is_idle()) {
+        auto done = TableEditor(session_, joined.root).unshare_tables(pages, ~std::uint64_t{0});
+        if (!done) return spoiled_by(std::unexpected(done.error()));
+        return {};
+    }
+    for (bool any_left = true; any_left;) {
+        table::EditSession step(store_->services);
+        auto left = TableEditor(step, joined.root).unshare_tables(pages, kTablesUnsharedAtOnce);
+        if (!left) return std::unexpected(left.error());
+        if (step.is_idle()) return {};
+        any_left = *left;
+        const table::ChangeGate::Inside inside(store_->gate);
+        std::optional<StoreState::CommitLock> commit_lock;
+        if (step.needs_commit_lock()) commit_lock.emplace(store_->commit_mutex);
+        if (auto done = step.commit({}); !done) return done;
+    }
+    return {};
 }
 
 Result<void> TransactionState::fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
@@ -313,10 +359,7 @@ std::expected<Translation, Fault> TransactionState::translate(
     if (!found) return fault(FaultKind::wrong_table, 0, Entry());
     if (!found->entry.is_present())
         return std::unexpected(table::detail::absent_fault(found->entry, found->level, address));
-    const std::uint64_t offset_mask = format::entry_span_bytes(found->level) - 1;
-    return Translation{
-        PhysAddr(PhysAddr::of(found->entry.frame()).bits() | (address.bits() & offset_mask)),
-        static_cast<PageSize>(kPageShift + 9 * (found->level - 1)), found->entry.protection()};
+    return table::detail::translation(found->entry, found->level, found->links, address);
 }
 
 // --- the end ---
@@ -333,7 +376,7 @@ Result<void> TransactionState::commit() {
     {
         const table::ChangeGate::Inside inside(store_->gate);
         std::optional<StoreState::CommitLock> commit_lock;
-        if (session_.needs_commit_lock()) commit_lock.emplace(*store_);
+        if (session_.needs_commit_lock()) commit_lock.emplace(store_->commit_mutex);
         std::unique_lock<std::shared_mutex> directory_lock;
         if (!names_.empty()) directory_lock = std::unique_lock(store_->directory_map);
         std::vector<std::unique_lock<std::shared_mutex>> name_locks;
@@ -351,19 +394,23 @@ Result<void> TransactionState::commit() {
         return done;
     }
     // Durable; now the volatile side follows, before this call returns.
+    bool shares = false;
     for (const auto& joined : joined_) {
+        shares = shares || joined.shares;
         SpaceState& space = *joined.space;
         if (joined.new_name) space.rename(*joined.new_name);
         if (joined.new_region) space.preferred_region = *joined.new_region;
         if (joined.removed) {
             space.root_bits.store(0, std::memory_order_release);
             store_->forget_space(space.record);
-        } else if (joined.created) {
+        } else if (joined.created || joined.new_root) {
             space.root_bits.store(joined.root.entry.bits(), std::memory_order_release);
-            store_->remember_space(joined.space);
+            if (joined.created) store_->remember_space(joined.space);
         }
         if (joined.changes_translations) space.generation.fetch_add(1, std::memory_order_acq_rel);
     }
+    // Whoever was writing a page when it became shared has the right to end that; nobody begins.
+    if (shares) memory::ReaderSection::wait_for_readers();
     let_go();
     store_->release_some();
     return {};

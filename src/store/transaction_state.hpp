@@ -25,6 +25,11 @@ class TransactionState {
 
     Result<std::shared_ptr<SpaceState>> create_space(const std::string& name,
                                                      const SpaceOptions& options);
+    // A space of the same lineage, which shares everything below its root with the source.
+    Result<std::shared_ptr<SpaceState>> fork_space(const std::shared_ptr<SpaceState>& source,
+                                                   const std::string& name, format::SpaceKind kind);
+    Result<void> rollback(const std::shared_ptr<SpaceState>& space,
+                          const std::shared_ptr<SpaceState>& snapshot);
     Result<void> rename_space(const std::string& from, const std::string& to);
     Result<void> prefer_region(const std::shared_ptr<SpaceState>& space,
                                std::optional<unsigned> region);
@@ -40,7 +45,9 @@ class TransactionState {
                          Protection protection);
     // The mark that handles of the range carry.
     Result<std::uint64_t> mark(const std::shared_ptr<SpaceState>& space, Range range);
+    // The page gets a frame of zeros that it lacks, or one of its own that may be written.
     Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address);
+    Result<void> unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     Result<void> fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                       std::span<const std::byte> source);
     std::expected<Translation, Fault> translate(const std::shared_ptr<SpaceState>& space,
@@ -57,13 +64,23 @@ class TransactionState {
         space::Annotations annotations;
         bool created = false, removed = false;
         bool changes_translations = false;  // unmap, protect, remove: Tlbs must look again
-        std::optional<std::string> new_name;
-        std::optional<std::uint8_t> new_region;  // as in the space record
+        bool shares = false;                // its pages are copied on write from the commit on
+        bool new_root = false;
+        std::optional<std::string> new_name = {};
+        std::optional<std::uint8_t> new_region = {};  // as in the space record
     };
 
     // What it returns is good until the next space is joined.
     Result<Joined*> join(const std::shared_ptr<SpaceState>& space);
     Result<void> join_directory();
+    // Nothing, if the name may be given to a new space.
+    Result<void> check_unused(const std::string& name);
+    // Puts a fresh space on the medium, aside. The name leads to it with the commit.
+    Result<std::shared_ptr<SpaceState>> make_space(const std::string& name,
+                                                   format::SpaceRecord record,
+                                                   table::TakenFrame record_frame,
+                                                   table::TakenFrame root_table);
+    Result<void> check_change(const Joined& joined) const;
     Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
     Result<std::shared_ptr<SpaceState>> named(const std::string& name);
     Result<format::OwnerId> next_owner();
@@ -80,6 +97,8 @@ class TransactionState {
     Result<std::uint8_t> region_on_medium(std::optional<unsigned> region) const;
     Result<memory::Placement> placement(const Joined& joined,
                                         std::optional<unsigned> wish = {}) const;
+    Result<void> unshare_tables(Joined& joined, table::PageRange pages);
+    static constexpr std::uint64_t kTablesUnsharedAtOnce = 4;
     Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
     Result<void> apply_names(pool::TransactionScope& scope);
     bool has_names() const;

@@ -133,7 +133,7 @@ void EditSession::store_metadata(memory::MetadataWords words, std::uint64_t word
     store_undo(words.word1(), load(words.word1()));
 }
 
-Result<FrameMetadata> EditSession::metadata_in_use(FrameNumber frame) const {
+Result<FrameMetadata> EditSession::metadata_of(FrameNumber frame) const {
     if (const auto metadata = this->metadata(frame); metadata && metadata->kind != FrameKind::free)
         return *metadata;
     return fail(ErrorCode::damaged,
@@ -153,10 +153,11 @@ Result<void> EditSession::release(FrameNumber frame) {
     frame = memory().current(frame);
     // Of a frame whose region was given other memory, nothing is left to be freed.
     if (!memory().metadata(frame) && memory().replaced_region(frame) != nullptr) return {};
-    const auto metadata = metadata_in_use(frame);
+    const auto metadata = metadata_of(frame);
     if (!metadata) return std::unexpected(metadata.error());
     // Only one entry names it, which nobody but us can reach: nobody can add another.
-    if (metadata->kind != FrameKind::shared_data && metadata->references == 1)
+    if (metadata->kind != FrameKind::shared_data && metadata->references == 1 &&
+        pending_references(frame) == 0)
         return free_with_commit(frame, *metadata);
     reference_changes_.push_back({frame, -1});
     return {};
@@ -164,7 +165,7 @@ Result<void> EditSession::release(FrameNumber frame) {
 
 Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t count) {
     frame = memory().current(frame);
-    auto metadata = metadata_in_use(frame);
+    auto metadata = metadata_of(frame);
     if (!metadata) return std::unexpected(metadata.error());
     if (metadata->kind != FrameKind::shared_data) {
         // So far only we can reach it. In this session, it is shared from now on.
@@ -174,6 +175,39 @@ Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t 
     }
     reference_changes_.push_back({frame, static_cast<std::int64_t>(count)});
     return TakenFrame{frame, metadata->generation};
+}
+
+Result<FrameMetadata> EditSession::share(FrameNumber frame) {
+    frame = memory().current(frame);
+    auto metadata = metadata_of(frame);
+    if (metadata) reference_changes_.push_back({frame, 1});
+    return metadata;
+}
+
+std::int64_t EditSession::pending_references(FrameNumber frame) const {
+    std::int64_t pending = 0;
+    for (const ReferenceChange& each : reference_changes_)
+        if (each.frame == frame) pending += each.change;
+    return pending;
+}
+
+Result<bool> EditSession::claim(FrameNumber frame) {
+    frame = memory().current(frame);
+    {
+        const std::scoped_lock lock(services_.commit_mutex);
+        const auto metadata = metadata_of(frame);
+        if (!metadata) return std::unexpected(metadata.error());
+        if (metadata->references != 1 || pending_references(frame) != 0) return false;
+    }
+    services_.former_readers.wait();
+    return true;
+}
+
+format::Sharing EditSession::sharing_of(FrameNumber frame, const FrameMetadata& metadata) const {
+    const bool is_exclusive =
+        metadata.kind == FrameKind::shared_data ||
+        (metadata.references == 1 && pending_references(memory().current(frame)) == 0);
+    return is_exclusive ? format::Sharing::exclusive : format::Sharing::copy_on_write;
 }
 
 // What the changes make of the counts that are committed now, which under the commit lock are those
@@ -187,29 +221,47 @@ Result<void> EditSession::settle_reference_changes() {
         for (; next != reference_changes_.end() && next->frame == frame; ++next)
             change += next->change;
         if (change == 0) continue;
-        auto metadata = metadata_in_use(frame);
-        if (!metadata) return std::unexpected(metadata.error());
-        const std::int64_t references = metadata->references + change;
-        if (references > FrameMetadata::kReferencesMax)
-            return fail(ErrorCode::no_space,
-                        fmt::format("{}: frame {:#x} is mapped {} times, and more than {} are not "
-                                    "possible",
-                                    memory().pool().path(), frame.value(), metadata->references,
-                                    FrameMetadata::kReferencesMax));
-        // Less than nothing is damage that was there before; `verify` finds what it has cost.
-        if (references <= 0) {
-            if (auto done = free_with_commit(frame, *metadata); !done) return done;
-            continue;
-        }
-        metadata->references = static_cast<std::uint32_t>(references);
-        const memory::MetadataWords words = memory().metadata(frame);
-        store_metadata(words, metadata->word0(words.home));
+        if (auto done = settle(frame, change); !done) return done;
     }
+    return {};
+}
+
+Result<void> EditSession::settle(FrameNumber frame, std::int64_t change) {
+    auto metadata = metadata_of(frame);
+    if (!metadata) return std::unexpected(metadata.error());
+    const std::int64_t references = metadata->references + change;
+    if (references > FrameMetadata::kReferencesMax)
+        return fail(ErrorCode::no_space,
+                    fmt::format("{}: frame {:#x} is mapped {} times, and more than {} are not "
+                                "possible",
+                                memory().pool().path(), frame.value(), metadata->references,
+                                FrameMetadata::kReferencesMax));
+    const bool is_table = format::is_table(metadata->kind);
+    if (references <= 0 && !is_table) {
+        // Less than nothing is damage that was there before; `verify` finds what it has cost.
+        return free_with_commit(frame, *metadata);
+    }
+    if (references <= 0)
+        // Its last reference is limbo's now, which gives back those that the table holds.
+        detached_.push_back(
+            limbo_record(format::LimboKind::subtree,
+                         {format::table_level(metadata->kind), metadata->owner, metadata->index},
+                         {frame, metadata->generation}));
+    else if (change < 0)
+        leaves_readers_ = true;
+    metadata->references = static_cast<std::uint32_t>(std::max<std::int64_t>(references, 1));
+    const memory::MetadataWords words = memory().metadata(frame);
+    store_metadata(words, metadata->word0(words.home));
     return {};
 }
 
 void EditSession::detach(format::LimboKind kind, const TablePosition& position,
                          const TakenFrame& frame) {
+    detached_.push_back(limbo_record(kind, position, frame));
+}
+
+format::LimboRecord EditSession::limbo_record(format::LimboKind kind, const TablePosition& position,
+                                              const TakenFrame& frame) {
     format::LimboRecord record{};
     record.entry =
         Entry::table(frame.frame,
@@ -221,7 +273,7 @@ void EditSession::detach(format::LimboKind kind, const TablePosition& position,
     record.level = static_cast<std::uint8_t>(position.level);
     record.index = position.index;
     record.checksum = record.computed_checksum();
-    detached_.push_back(record);
+    return record;
 }
 
 Result<void> EditSession::commit(const pool::Pool::Body& body) {
@@ -242,6 +294,8 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
 
     for (const FrameNumber table : taken_) memory().window_of(table)->set_validated(table, true);
     services_.limbo.pushed(detached_.size());
+    // Before the commit lock is let go, and so before anybody claims it.
+    if (leaves_readers_) services_.former_readers.add();
     for (const FrameNumber frame : released_) {
         if (const memory::Window* const window = memory().window_of(frame))
             window->set_validated(frame, false);
@@ -270,6 +324,7 @@ void EditSession::end() {
     released_.clear();
     detached_.clear();
     reference_changes_.clear();
+    leaves_readers_ = false;
 }
 
 }  // namespace holdfast::table

@@ -8,10 +8,16 @@
 //     commit clears it. So a range operation logs no pages, and its fences do not grow.
 //
 // The words that a session writes are its own until the commit: they belong to frames that it has
-// taken, or to spaces that its owner has locked. A frame of kind `shared_data` belongs to no space,
-// and sessions that hold different ones may change its reference count at the same time. So a
-// session keeps by how much, and the commit adds that to the count that stands there then, under
-// the store's commit lock. Only then is it known whether the frame becomes free.
+// taken, or to spaces that its owner has locked. A frame that several spaces name (of kind
+// `shared_data`, or a table or page that forks and snapshots share until one of them writes)
+// belongs to none, and sessions that hold different ones may change its reference count at the same
+// time. So a session keeps by how much, and the commit adds that to the count that stands there
+// then, under the store's commit lock. Only then is it known whether the frame becomes free, or the
+// table goes to limbo with its references to others.
+//
+// What a link or leaf shows as shared may be shared no more. `claim` tells, under the commit lock,
+// when no commit of another space is half-way: a count of one, at the end of a path that nobody
+// shares, stays one, since nobody else can get there to raise it.
 //
 // Not thread-safe.
 #pragma once
@@ -29,6 +35,8 @@
 #include "memory/physical_memory.hpp"
 #include "pool/pool.hpp"
 #include "table/change_gate.hpp"
+#include "table/commit_mutex.hpp"
+#include "table/former_readers.hpp"
 #include "table/walk.hpp"
 
 namespace holdfast::table {
@@ -50,6 +58,8 @@ class EditSession {
         memory::BuildLog& build_log;
         LimboStack& limbo;
         ChangeGate& gate;
+        CommitMutex& commit_mutex;
+        FormerReaders& former_readers;
         std::function<bool(std::uint64_t frames)> on_shortage;
     };
 
@@ -75,8 +85,14 @@ class EditSession {
     void store_undo(std::uint64_t* word, std::uint64_t value) {
         writes_.store(word, value, pool::WordClass::undo);
     }
+    // A word that readers follow, as they do entries.
+    void store_publish(std::uint64_t* word, std::uint64_t value) {
+        writes_.store(word, value, pool::WordClass::publish);
+    }
     void flush_entries(FrameNumber table, unsigned first_slot, unsigned end_slot) const;
     std::optional<format::FrameMetadata> metadata(FrameNumber frame) const;
+    // damaged if there is none, or it fails its check, or says that the frame is free.
+    Result<format::FrameMetadata> metadata_of(FrameNumber frame) const;
 
     // --- frames ---
     // Makes sure that the next `count` frames need no undo log. Worth it from kFewFrames on.
@@ -96,9 +112,19 @@ class EditSession {
     bool is_fresh(FrameNumber frame) const;
     // Drops one reference; with the last one the frame is free after commit and grace period.
     Result<void> release(FrameNumber frame);
-    // For other entries to a frame that an entry of a locked space names; their tags want its
-    // generation. The commit refuses more than there can be.
+    // For other entries to a frame that an entry of a locked space names, which from now on see
+    // each other's writes; their tags want its generation. The commit refuses more than there can
+    // be.
     Result<TakenFrame> add_references(FrameNumber frame, std::uint64_t count);
+    // For one more entry to a table or frame that is then copied on write; what it is of.
+    Result<format::FrameMetadata> share(FrameNumber frame);
+    // Drops one reference of what share() was called for, or somebody else has shared.
+    void drop_shared(FrameNumber frame) { reference_changes_.push_back({frame, -1}); }
+    // Whether the frame, to which a path leads that is this session's alone, has no other reference
+    // and no reader that came by one.
+    Result<bool> claim(FrameNumber frame);
+    // How a leaf is to permit writing to a frame at the end of such a path.
+    format::Sharing sharing_of(FrameNumber frame, const format::FrameMetadata& metadata) const;
 
     // --- limbo ---
     // What the table (or space record) holds is released some time after the commit.
@@ -110,14 +136,19 @@ class EditSession {
     Result<void> commit(const pool::Pool::Body& body);
     bool needs_commit_lock() const { return !detached_.empty() || !reference_changes_.empty(); }
     void abort();
-    bool is_idle() const { return writes_.empty() && taken_.empty() && !build_; }
+    bool is_idle() const {
+        return writes_.empty() && taken_.empty() && reference_changes_.empty() && !build_;
+    }
 
   private:
     Result<FrameNumber> next_frame(memory::Placement placement, bool* from_build);
-    Result<format::FrameMetadata> metadata_in_use(FrameNumber frame) const;
     void store_metadata(memory::MetadataWords words, std::uint64_t word0);
     Result<void> free_with_commit(FrameNumber frame, const format::FrameMetadata& metadata);
+    std::int64_t pending_references(FrameNumber frame) const;
     Result<void> settle_reference_changes();
+    Result<void> settle(FrameNumber frame, std::int64_t change);
+    static format::LimboRecord limbo_record(format::LimboKind kind, const TablePosition& position,
+                                            const TakenFrame& frame);
     template <typename Attempt>
     auto while_room_is_made(std::uint64_t frames, const Attempt& attempt);
     void end();
@@ -139,6 +170,7 @@ class EditSession {
     // Of shared frames, in the order of the calls: a frame may be here several times.
     boost::container::small_vector<ReferenceChange, 8> reference_changes_;
     std::vector<format::LimboRecord> detached_;
+    bool leaves_readers_ = false;  // below what is another's alone from this commit on
 };
 
 }  // namespace holdfast::table

@@ -118,7 +118,8 @@ Result<bool> LimboStack::release_shared_frames(EditSession& session, FrameNumber
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         const Entry entry = session.load_entry(table, slot);
         const auto metadata = named_by(session, entry, position, slot);
-        if (!metadata || metadata->kind != FrameKind::shared_data) continue;
+        if (!metadata || (metadata->kind != FrameKind::shared_data && metadata->references == 1))
+            continue;
         if (released++ == kSharedFramesAtOnce) return false;
         session.store_undo(memory_.table(table) + slot, 0);
         if (auto done = session.release(entry.frame()); !done) return std::unexpected(done.error());
@@ -176,6 +177,7 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
         TablePosition position{record.level, record.owner, record.index};
         FrameNumber above;
         unsigned slot_above = 0;
+        unsigned dropped = 0;
         if (!is_table_of(memory_, table, position))
             return std::unexpected(damaged(memory_, "the metadata of a detached table"));
         for (bool descended = true; descended && position.level > 1;) {
@@ -188,6 +190,17 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
                     // Damaged, or not ours: nothing below it is released, and `verify` finds what
                     // nobody names any more. In the transaction of the table above.
                     session.store_undo(memory_.table(table) + slot, 0);
+                    continue;
+                }
+                if (session.metadata(entry.frame())->references > 1) {
+                    // Others go on with it. As with shared frames: entry and reference at once.
+                    if (dropped++ == kSharedFramesAtOnce) {
+                        if (auto done = session.commit({}); !done)
+                            return std::unexpected(done.error());
+                        return true;
+                    }
+                    session.store_undo(memory_.table(table) + slot, 0);
+                    session.drop_shared(memory_.current(entry.frame()));
                     continue;
                 }
                 above = table;

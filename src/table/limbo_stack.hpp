@@ -5,8 +5,8 @@
 // interrupted anywhere and repeated:
 //   - a data frame with one reference becomes free by one 8-byte store, without a log; repeating it
 //     finds the frame free and skips it;
-//   - references of shared frames are dropped together with the entry that held them, in one
-//     transaction;
+//   - references of what others refer to as well, frames or tables, are dropped together with the
+//     entry that held them, in one transaction;
 //   - the table itself becomes free, and its entry in the table above (or its record) goes, in the
 //     same transaction. Until then its frames are not given out, so none of them can have a new
 //     user when the table is looked at again; and after a crash the interrupted table, which is

@@ -11,6 +11,14 @@
 // A table of which many entries change is itself replaced by a changed copy, for one entry above
 // it. So the log and the fences of a commit depend on the edges, never on the length of the range.
 //
+// Tables that a fork or a snapshot shares (a link with R/W = 0 leads to them) are never written:
+// the path to what is to be changed is *unshared* first, table by table from the top. If the table
+// is shared no more, it is taken over (EditSession::claim); otherwise it is copied, and everything
+// it leads to has one reference more, and is shared itself from then on. The translation is the
+// same before and after. In a table to which a path with R/W = 1 leads, an entry permits writing
+// only to what has no other reference, or to a table for which this is true, too; in all others it
+// may be out of date, since nobody writes by it, and is set right when the table is taken over.
+//
 // Errors leave the session with a part of the operation in it: the caller must abort it, except
 // where a function says that it has changed nothing.
 #pragma once
@@ -54,6 +62,7 @@ class TableEditor {
         unsigned level = 0;
         FrameNumber table;
         unsigned slot = 0;
+        std::uint64_t links = ~std::uint64_t{0};  // the AND of their bits
     };
     Result<Found> find(std::uint64_t page);
 
@@ -65,6 +74,13 @@ class TableEditor {
     Result<void> map_lazy(const Place& place, Protection protection);
     // Gives a frame of zeros to a demand-zero page.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {});
+    // Gives the page a frame of its own, with the same bytes, if forks or snapshots share the one
+    // it has: it may then be written, if its mapping permits it.
+    Result<void> unshare_page(std::uint64_t page, memory::Placement placement = {});
+    // Unshares the tables of the range, at most about `tables` of them; whether any may be left.
+    Result<bool> unshare_tables(PageRange range, std::uint64_t tables);
+    // A root table that shares everything below with this one.
+    Result<TakenFrame> share_root();
 
     Result<void> unmap(PageRange range);
     // The range must be mapped without holes.
@@ -95,6 +111,15 @@ class TableEditor {
     bool is_edited_in_place(FrameNumber table, const TablePosition& position, PageRange part) const;
     Result<FrameNumber> editable(FrameNumber table, const TablePosition& position, unsigned slot,
                                  PageRange part);
+    bool is_gone(Entry entry) const;
+    // An entry of a table that is about to be this tree's alone.
+    Result<Entry> claimed(Entry entry, const TablePosition& position, unsigned slot) const;
+    // Such an entry for a copy of a table that stays where it is: one more reference.
+    Result<Entry> shared(Entry entry, const TablePosition& position, unsigned slot);
+    Result<void> unshare_tables_in(FrameNumber table, const TablePosition& position,
+                                   PageRange range, std::uint64_t& tables);
+    // As `find`, and the table may be written.
+    Result<Found> find_to_edit(std::uint64_t page);
     Result<void> reserve_for(const Place& place, std::uint64_t pages, memory::Placement placement);
     std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
                                  PageRange range) const;

@@ -6,8 +6,7 @@ namespace holdfast::table {
 namespace {
 
 void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
-              const TablePosition& position, PageRange pages, Protection above,
-              const Visitor& visitor) {
+              const TablePosition& position, PageRange pages, const Visitor& visitor) {
     const memory::Window* const window = memory.window_of(table);
     const bool valid = window->is_validated(table) ||
                        validate_table(memory, table, position) == TableCondition::well;
@@ -21,13 +20,12 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
         std::uint64_t* const word = window->table(table) + slot;
         Entry entry(pool::load_word(word));
         if (entry.is_empty()) continue;
-        VisitedRange visited{part, entry, position.level, above & entry.protection(), {}};
+        VisitedRange visited{part, entry, position.level, entry.mapped_protection(), {}};
         if (!valid) visited.damage = check_entry(memory, entry, position, slot);
         if (!valid && !visited.damage)
             visited.entry = renumbered(memory, word, entry, position.entry(slot));
         if (entry.is_table(position.level) && !visited.damage)
-            visit_in(memory, memory.current(entry.frame()), position.child(slot), part,
-                     visited.protection, visitor);
+            visit_in(memory, memory.current(entry.frame()), position.child(slot), part, visitor);
         else if (visitor.range)
             visitor.range(visited);
     }
@@ -37,8 +35,7 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
 
 void visit(const memory::PhysicalMemory& memory, const Root& root, PageRange pages,
            const Visitor& visitor) {
-    visit_in(memory, root.entry.frame(), {root.top(), root.owner, 0}, pages, Protection(15),
-             visitor);
+    visit_in(memory, root.entry.frame(), {root.top(), root.owner, 0}, pages, visitor);
 }
 
 }  // namespace holdfast::table

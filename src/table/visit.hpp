@@ -15,7 +15,7 @@ struct VisitedRange {
     PageRange pages;
     Entry entry;
     unsigned level = 0;     // of the entry
-    Protection protection;  // effective, along the path
+    Protection protection;  // that the mapping permits, be it that the page is copied first
     std::optional<FaultKind> damage;
 };
 

@@ -151,8 +151,8 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
     if (VirtAddr::truncated(address.bits(), root.levels) != address)
         return std::unexpected(Fault{.kind = FaultKind::non_canonical, .address = address});
     Entry entry = root.entry;
-    std::uint64_t bits_anded = ~std::uint64_t{0};
-    std::uint64_t bits_ored = 0;
+    std::uint64_t links = ~std::uint64_t{0};
+    std::uint64_t no_execute = 0;
     for (unsigned level = root.top();; --level) {
         const FrameNumber table = memory.current(entry.frame());
         const TablePosition position{level, root.owner,
@@ -177,7 +177,7 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
             if (const auto kind = check_entry(memory, entry, position, slot)) {
                 auto found = fault(*kind, entry.bits());
                 if (is_loss(*kind)) {
-                    found.error().protection = entry.protection();
+                    found.error().protection = entry.mapped_protection();
                     const memory::Region* region = memory.region_of(entry.frame());
                     if (region == nullptr) region = memory.replaced_region(entry.frame());
                     found.error().region = region->index();
@@ -187,10 +187,10 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
         if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
         if (!is_validated)
             entry = renumbered(memory, window->table(table) + slot, entry, position.entry(slot));
-        bits_anded &= entry.bits();
-        bits_ored |= entry.bits();
+        no_execute |= entry.bits() & Entry::kNoExecute;
         if (entry.is_leaf(level))
-            return translation(entry, level, Entry::protection_of(bits_anded, bits_ored), address);
+            return translation(Entry(entry.bits() | no_execute), level, links, address);
+        links &= entry.bits();
     }
 }
 

@@ -111,12 +111,14 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
                                                 VirtAddr address);
 Fault absent_fault(Entry entry, unsigned level, VirtAddr address);
 
-inline Translation translation(Entry leaf, unsigned level, Protection protection,
-                               VirtAddr address) {
+// `links`: the AND of the links' bits, whose R/W are 0 where a table is shared.
+inline Translation translation(Entry leaf, unsigned level, std::uint64_t links, VirtAddr address) {
     const std::uint64_t offset_mask = format::entry_span_bytes(level) - 1;
+    const Protection protection = Entry::protection_of(leaf.bits() & links, leaf.bits());
     return {
         PhysAddr((leaf.bits() & Entry::kFrameMask & ~offset_mask) | (address.bits() & offset_mask)),
-        static_cast<PageSize>(kPageShift + 9 * (level - 1)), protection};
+        static_cast<PageSize>(kPageShift + 9 * (level - 1)), protection,
+        leaf.is_copy_on_write() || (leaf.is_writable() && !protection.writable())};
 }
 
 // The walk's straight half: links to validated tables, down to a page of 4 KiB. A processor
@@ -131,17 +133,19 @@ template <bool kValidate, Levels kLevels>
     // NOLINTNEXTLINE(performance-unnecessary-copy-initialization)
     const memory::LinkedTables tables = memory.linked_tables();
     Entry entry = root.entry;
+    std::uint64_t links = ~std::uint64_t{0};
 #pragma GCC unroll 5
     for (unsigned level = static_cast<unsigned>(kLevels); level > 0; --level) {
         if (!(kValidate ? tables.fits(entry) : tables.fits_unvalidated(entry))) [[unlikely]]
             return walk_checking(memory, root, address);
+        links &= entry.bits();
         // Acquire: a table is filled before it is linked.
         entry = Entry(pool::load_word(tables.table(entry) + format::slot_of(address, level),
                                       std::memory_order_acquire));
     }
     if (!entry.is_present()) [[unlikely]]
         return walk_checking(memory, root, address);
-    return translation(entry, 1, entry.protection(), address);
+    return translation(entry, 1, links, address);
 }
 
 }  // namespace detail

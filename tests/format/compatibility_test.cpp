@@ -55,6 +55,10 @@ void fill(Store& store) {
         must(space.map({VirtAddr(0x1000), kPageSize}, protection::rw));
         write(space, VirtAddr(0x1000), name);
     }
+    // Shared tables, and a page that was copied since.
+    value_of(store.create_snapshot("four", "four@1"));
+    write(four, kText.start + kPageSize, "page 1, again");
+    value_of(store.fork_space("three", "three too"));
     // In limbo: a space, and a range of several tables.
     Space removed = value_of(store.create_space("removed"));
     must(removed.map({VirtAddr(0x1000), 600 * kPageSize}, protection::rw));
@@ -66,10 +70,12 @@ void fill(Store& store) {
 }
 
 void expect_contents(const Store& store) {
-    EXPECT_EQ(value_of(store.space_names()), (std::vector<std::string>{"five", "four", "three"}));
+    EXPECT_EQ(value_of(store.space_names()),
+              (std::vector<std::string>{"five", "four", "three", "three too"}));
+    EXPECT_EQ(value_of(store.snapshots("four")).size(), 1u);
     const Space four = value_of(store.open_space("four"));
     for (std::uint64_t page = 0; page < kText.pages(); ++page) {
-        const std::string text = fmt::format("page {}", page);
+        const std::string text = page == 1 ? "page 1, again" : fmt::format("page {}", page);
         EXPECT_EQ(bytes_at(four, (kText.start + page * kPageSize).bits(), text.size() + 1),
                   text + '\0');
     }
@@ -90,9 +96,12 @@ void expect_contents(const Store& store) {
     EXPECT_EQ(bytes_at(four, kLazy.start.bits(), 1), std::string(1, '\0'));
     EXPECT_EQ(four.translate(kShared.start)->physical, four.translate(kText.start)->physical);
     EXPECT_EQ(four.translate(kVolatile.start).error().kind, FaultKind::volatile_lost);
-    for (const char* name : {"three", "five"})
+    for (const char* name : {"three", "three too", "five"})
         EXPECT_EQ(bytes_at(value_of(store.open_space(name)), 0x1000, 4),
                   std::string(name).substr(0, 4));
+    const Space kept = value_of(store.open_space("four@1"));
+    EXPECT_EQ(bytes_at(kept, (kText.start + kPageSize).bits(), 7), std::string("page 1\0", 7));
+    EXPECT_TRUE(kept.is_snapshot());
 }
 
 TEST(FormatCompatibility, APoolOfThisVersion) {

@@ -18,10 +18,14 @@ std::vector<std::pair<Entry, unsigned>> sample_entries(unsigned slot, std::uint1
         for (unsigned level = 1; level <= 5; ++level) {
             entries.emplace_back(Entry::table(FrameNumber(frame), {level, slot}, generation),
                                  level);
-            if (level <= 3)
+            entries.emplace_back(
+                Entry::table(FrameNumber(frame), {level, slot}, generation, Sharing::copy_on_write),
+                level);
+            if (level > 3) continue;
+            for (const Sharing sharing : {Sharing::exclusive, Sharing::copy_on_write})
                 for (std::uint8_t mask = 0; mask < 16; ++mask)
                     entries.emplace_back(Entry::leaf(FrameNumber(frame), Protection(mask),
-                                                     {level, slot}, generation),
+                                                     {level, slot}, generation, sharing),
                                          level);
         }
     return entries;
@@ -36,6 +40,32 @@ TEST(Entry, HasTheProcessorsBits) {
     EXPECT_EQ(Entry::leaf(FrameNumber(512), protection::rx, {2, 0}, 0).bits() & 0x80, 0x80u);  // PS
     EXPECT_EQ(Entry::leaf(FrameNumber(512), protection::rx, {2, 0}, 0).bits() >> 63, 0u);
     EXPECT_EQ(Entry::table(FrameNumber(9), {4, 511}, 1).bits() & 0x87, 0x7u);
+}
+
+TEST(Entry, OfWhatIsSharedPermitsNoWritingAndKeepsWhatTheMappingPermits) {
+    for (const unsigned level : {1u, 2u, 3u})
+        for (std::uint8_t mask = 0; mask < 16; ++mask) {
+            const Protection mapped = Protection(mask) | protection::r;
+            const Entry own =
+                Entry(Entry::leaf(FrameNumber(512), mapped, {level, 5}, 7).bits() | kIgnoredByTag);
+            const Entry shared = own.with_sharing(Sharing::copy_on_write, {level, 5}, 7);
+            EXPECT_TRUE(shared.tag_fits({level, 5}, 7));
+            EXPECT_FALSE(shared.is_writable());
+            EXPECT_EQ(shared.is_copy_on_write(), mapped.writable());
+            EXPECT_EQ(shared.mapped_protection(), mapped);
+            EXPECT_EQ(shared.frame(), own.frame());
+            // A and D are kept, and so is all else.
+            EXPECT_EQ(shared.with_sharing(Sharing::exclusive, {level, 5}, 7), own);
+            EXPECT_EQ(shared.with_protection(protection::r, {level, 5}, 7).mapped_protection(),
+                      protection::r);
+        }
+    const Entry link = Entry::table(FrameNumber(9), {4, 1}, 2);
+    const Entry shared = link.with_sharing(Sharing::copy_on_write, {4, 1}, 2);
+    EXPECT_EQ(shared, Entry::table(FrameNumber(9), {4, 1}, 2, Sharing::copy_on_write));
+    EXPECT_TRUE(shared.is_table(4));
+    EXPECT_FALSE(shared.is_copy_on_write());
+    // The mark is a leaf's, and no leaf that may be written has it.
+    EXPECT_FALSE(Entry(link.bits() | Entry::kCopyOnWrite).tag_fits({4, 1}, 2));
 }
 
 TEST(Entry, RoundTripsProtectionAndPayload) {

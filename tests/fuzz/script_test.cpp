@@ -60,7 +60,7 @@ TEST(Script, SaysWhatIsWrongWithALine) {
 }
 
 TEST(Shrink, LeavesOutAllThatTheFailureDoesNotNeed) {
-    const Script script = value_of(find_workload("mix-5-12"));
+    const Script script = value_of(find_workload("mix-6-12"));
     const auto count = [](const Script& of, Verb verb) {
         std::size_t calls = 0;
         for (const auto* steps : {&of.set_up, &of.operations})

@@ -178,6 +178,67 @@ TEST_F(PersistCounts, Spaces) {
                                                                              .redo_bytes = 256}));
 }
 
+// The same for a page, a table and a gibibyte of them: a fork does not look at what is below the
+// root. Most of it is the directory's, as for a new space; beside that there are the root's entry,
+// and the metadata of the table that it leads to.
+TEST_F(PersistCounts, AForkIsConstantInWhatIsMapped) {
+    const auto expect = [](PmemCounts found, PmemCounts expected) {
+        // The directory's leaves begin anywhere in a line.
+        EXPECT_NEAR(static_cast<double>(found.flush_lines),
+                    static_cast<double>(expected.flush_lines), 1);
+        found.flush_lines = expected.flush_lines;
+        EXPECT_EQ(found, expected);
+    };
+    std::uint64_t number = 0;
+    for (const std::uint64_t mapped : {std::uint64_t{1}, kTablePages, kGiBPages}) {
+        const std::string name = std::to_string(++number);
+        Space forked = value_of(store.create_space(name));
+        if (mapped == 1)
+            must(forked.map(pages(0, 1), protection::rw));
+        else
+            must(forked.map_shared(pages(0, mapped), protection::rw, source, kSource));
+        // A leaf and a node that leads to it and to the forked space's.
+        expect(count([&] { value_of(store.fork_space(name, name + "f")); }), {.flush_calls = 14,
+                                                                              .flush_lines = 83,
+                                                                              .copy_calls = 12,
+                                                                              .copy_lines = 85,
+                                                                              .fences = 11,
+                                                                              .undo_bytes = 392,
+                                                                              .redo_bytes = 256});
+        // A leaf; the root's entry permits no writing already.
+        expect(count([&] { value_of(store.create_snapshot(name, name + "s")); }),
+               {.flush_calls = 10,
+                .flush_lines = 75,
+                .copy_calls = 9,
+                .copy_lines = 82,
+                .fences = 9,
+                .undo_bytes = 264,
+                .redo_bytes = 256});
+    }
+}
+
+TEST_F(PersistCounts, TheFirstWriteAfterAFork) {
+    constexpr std::array<std::byte, 8> kBytes{};
+    map(pages(0, 2));
+    value_of(store.fork_space("space", "fork"));
+    // Three tables and a page; the tables lead to few others, whose references are few words, too.
+    EXPECT_EQ(count([&] { must(space.write(pages(0, 1).start, kBytes)); }),
+              (PmemCounts{.flush_calls = 15,
+                          .flush_lines = 205,
+                          .copy_calls = 6,
+                          .copy_lines = 261,
+                          .fences = 4,
+                          .redo_bytes = 320}));
+    // The page beside it: as the mapping of one, and a reference less of the old one.
+    EXPECT_EQ(count([&] { must(space.write(pages(1, 1).start, kBytes)); }),
+              (PmemCounts{.flush_calls = 4,
+                          .flush_lines = 4,
+                          .copy_calls = 3,
+                          .copy_lines = 67,
+                          .fences = 4,
+                          .redo_bytes = 192}));
+}
+
 TEST_F(PersistCounts, ThreeCallsInOneTransaction) {
     map(pages(8, 4));
     // One commit for all three: the first words of the metadata of the new page and of the one that

@@ -18,6 +18,9 @@ using namespace holdfast::literals;
 
 enum class Verb : std::uint8_t {
     create,
+    fork,
+    snapshot,
+    rollback,
     rename,
     remove,
     map,
@@ -33,9 +36,10 @@ enum class Verb : std::uint8_t {
     release,
     kCount
 };
-constexpr std::array kVerbNames = {"create",     "rename", "remove",  "map",    "map_lazy",
-                                   "map_shared", "unmap",  "protect", "write",  "begin",
-                                   "commit",     "abort",  "reopen",  "release"};
+constexpr std::array kVerbNames = {"create",  "fork",   "snapshot", "rollback",   "rename",
+                                   "remove",  "map",    "map_lazy", "map_shared", "unmap",
+                                   "protect", "write",  "begin",    "commit",     "abort",
+                                   "reopen",  "release"};
 
 // Numbers that are taken modulo what is possible, so that every sequence, and every part of one,
 // can be run.
@@ -60,6 +64,9 @@ struct rc::Arbitrary<holdfast::test::Command> {
         using holdfast::test::Command;
         using holdfast::test::Verb;
         const auto verb = gen::weightedElement<Verb>({{3, Verb::create},
+                                                      {4, Verb::fork},
+                                                      {2, Verb::snapshot},
+                                                      {2, Verb::rollback},
                                                       {1, Verb::rename},
                                                       {1, Verb::remove},
                                                       {8, Verb::map},
@@ -138,6 +145,34 @@ class Machine {
                                                : store_->create_space(name, {levels});
                 if (made && transaction_) created_.insert_or_assign(name, *made);
                 return judge(made ? std::nullopt : std::optional(made.error()), expected, next);
+            }
+            case Verb::fork:
+            case Verb::snapshot: {
+                if (!model_.spaces.contains(name)) return;
+                const bool snapshot = command.verb == Verb::snapshot;
+                Model next = model_;
+                const auto expected = next.fork(name, other, snapshot);
+                const auto fork = [&](Transaction& transaction) {
+                    return snapshot ? transaction.create_snapshot(open(name), other)
+                                    : transaction.fork_space(open(name), other);
+                };
+                const auto made = transaction_ ? fork(*transaction_)
+                                  : snapshot   ? store_->create_snapshot(name, other)
+                                               : store_->fork_space(name, other);
+                if (made && transaction_) created_.insert_or_assign(other, *made);
+                return judge(made ? std::nullopt : std::optional(made.error()), expected, next);
+            }
+            case Verb::rollback: {
+                // What this transaction has made has nothing to go back to.
+                if (created_.contains(name) || !model_.spaces.contains(name) ||
+                    !model_.spaces.contains(other))
+                    return;
+                Model next = model_;
+                const auto expected = next.rollback(name, other);
+                const auto outcome = transaction_ ? transaction_->rollback(open(name), open(other))
+                                                  : store_->rollback(name, other);
+                return judge(outcome ? std::nullopt : std::optional(outcome.error()), expected,
+                             next);
             }
             case Verb::rename: {
                 Model next = model_;
@@ -221,7 +256,11 @@ class Machine {
             const bool present =
                 page != model_.spaces.at(name).pages.end() && page->second.frame != 0;
             RC_ASSERT(inside.has_value() == present);
-            if (present) RC_ASSERT(inside->protection == page->second.protection);
+            if (present) {
+                const Protection permitted =
+                    inside->copy_on_write ? inside->protection | protection::w : inside->protection;
+                RC_ASSERT(permitted == page->second.protection);
+            }
         }
     }
 

@@ -44,6 +44,7 @@ Outcome expected_outcome(const Space& space, const Access& access, MemoryModel& 
             case FaultKind::non_canonical:
                 return {.privilege = access.privilege, .vector = vector::kGeneralProtection};
             case FaultKind::protection:
+            case FaultKind::copy_on_write:  // a processor does not tell them apart
                 return page_fault_of(access, true);
             case FaultKind::not_mapped:
             case FaultKind::demand_zero:
@@ -69,7 +70,7 @@ Outcome expected_outcome(const Space& space, const Access& access, MemoryModel& 
 
 }  // namespace
 
-void fill_page(const Space& space, VirtAddr page, std::uint64_t seed) {
+void fill_page(Space space, VirtAddr page, std::uint64_t seed) {
     const auto place = space.translate(page);
     const auto frame = space.frame_bytes(page);
     if (!place || !frame) stop_test("a page without a frame cannot be filled");

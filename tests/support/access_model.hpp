@@ -21,7 +21,7 @@ inline constexpr std::uint64_t kWordBytes = 8;
 
 // Gives each word of the page a value of its own, which depends on its physical address and on
 // `seed`: a value that was read tells where it came from.
-void fill_page(const Space& space, VirtAddr page, std::uint64_t seed);
+void fill_page(Space space, VirtAddr page, std::uint64_t seed);
 
 // The mapped pages that have a frame, those in `except` left out.
 std::vector<VirtAddr> resident_pages(const Space& space, Range except);

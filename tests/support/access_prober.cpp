@@ -198,7 +198,7 @@ Tables make_tables(VirtAddr base) {
 }
 
 // In place, because code pages are not writable.
-void fill(const Space& space, VirtAddr page, std::span<const std::byte> content) {
+void fill(Space space, VirtAddr page, std::span<const std::byte> content) {
     const auto frame = space.frame_bytes(page);
     if (!frame) stop_test(frame.error().to_string());
     std::ranges::copy(content, frame->begin());

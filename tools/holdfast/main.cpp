@@ -23,6 +23,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     add_pool_commands(app, context);
     add_region_commands(app, context);
     add_space_commands(app, context);
+    add_snapshot_commands(app, context);
     add_mapping_commands(app, context);
     add_data_commands(app, context);
     add_handle_commands(app, context);

@@ -89,6 +89,7 @@ void add_space_commands(CLI::App& app, Context& context) {
                                "the region that its pages prefer; `region list` has the numbers");
         },
         create_space);
+    add_fork_command(*space, context);
     add_command<SpaceArguments>(
         *space, context, "prefer", "Let a space's pages from now on prefer another region.",
         [](CLI::App& command, SpaceArguments& arguments) {
