@@ -59,9 +59,8 @@ Patches WindowExplorer::patches_of(const CrashWindow& window, const Choice& choi
 
 WindowExplorer::Verdict WindowExplorer::judge_state(const CrashWindow& window,
                                                     const Choice& choice) {
-    std::string known;
-    if (!observer_.before_state(known)) return {known, true};
-    return {judge_.judge(patches_of(window, choice), window.moment), false};
+    if (const auto known = observer_.before_state()) return {known->text, known->kind};
+    return {.wrong = judge_.judge(patches_of(window, choice), window.moment)};
 }
 
 bool WindowExplorer::judge_once(const CrashWindow& window, const Choice& choice) {
@@ -86,8 +85,9 @@ bool WindowExplorer::read_more(const CrashWindow& window, const Choice& choice,
                                Relevance& relevance) {
     Verdict verdict;
     std::vector<LineNumber> read;
-    verdict.ended_process = !observer_.before_state(verdict.wrong);
-    if (!verdict.ended_process)
+    if (const auto known = observer_.before_state())
+        verdict = {known->text, known->kind};
+    else
         verdict.wrong = judge_.judge_reading(patches_of(window, choice), window.moment,
                                              relevance.unread, &read);
     if (!judged_.contains(hash_of(choice))) note(window, choice, verdict);
@@ -119,9 +119,10 @@ void WindowExplorer::note(const CrashWindow& window, const Choice& choice, const
     result_.verdict_hash += verdict_hash.value();
     if (right || result_.violations.size() >= kViolationsPerWindow) return;
     // What ends the process would end one more for each line that is tried.
-    const Reduced reduced = verdict.ended_process
-                                ? Reduced{.choice = choice, .wrong = verdict.wrong}
-                                : minimise(window, choice, verdict.wrong);
+    const Reduced reduced =
+        verdict.kind != Violation::Kind::wrong
+            ? Reduced{.choice = choice, .wrong = verdict.wrong, .kind = verdict.kind}
+            : minimise(window, choice, verdict.wrong);
     result_.violations.push_back(violation_of(window, reduced));
 }
 
@@ -170,6 +171,7 @@ RawViolation WindowExplorer::violation_of(const CrashWindow& window, const Reduc
     violation.parts = outer_;
     violation.parts.push_back(TokenPart::of(window, reduced.choice, reduced.base_is_visible));
     violation.text = reduced.wrong;
+    violation.kind = reduced.kind;
     violation.moment = window.moment;
     for (std::size_t i = 0; i < reduced.choice.size(); ++i) {
         const PendingLine& line = window.lines[i];
@@ -319,14 +321,13 @@ void WindowExplorer::explore_recovery(const CrashWindow& window) {
 
 void WindowExplorer::explore_recovery_of(const CrashWindow& window, const Choice& choice) {
     const Patches crashed = patches_of(window, choice);
-    const auto wrong = [&](const std::string& text) {
-        result_.violations.push_back(
-            violation_of(window, {.choice = choice, .wrong = "its recovery: " + text}));
+    const auto wrong = [&](const std::string& text, Violation::Kind kind) {
+        result_.violations.push_back(violation_of(
+            window, {.choice = choice, .wrong = "its recovery: " + text, .kind = kind}));
     };
-    std::string known;
-    if (!observer_.before_state(known)) return wrong(known);
+    if (const auto known = observer_.before_state()) return wrong(known->text, known->kind);
     auto trace = judge_.trace_recovery(crashed, options_.seconds_per_run);
-    if (!trace) return wrong(trace.error().message);
+    if (!trace) return wrong(trace.error().message, Violation::Kind::wrong);
     const std::vector<std::byte> image = image_with(crashed);
     CrashWindows windows(*trace, image, options_.platform, kLineLimit);
     outer_ = {TokenPart::of(window, choice)};

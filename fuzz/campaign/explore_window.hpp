@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <unordered_set>
 #include <vector>
@@ -15,6 +16,7 @@ namespace holdfast::crash {
 // A violation as a worker finds it; the campaign adds the names of stores.
 struct RawViolation {
     std::vector<TokenPart> parts;
+    Violation::Kind kind = Violation::Kind::wrong;
     std::string text;
     Moment moment;
     struct Line {
@@ -36,9 +38,12 @@ struct WindowResult {
 
 // What the campaign wants to know while a window is explored, and whether to go on.
 struct WindowObserver {
-    // Before each state; false to leave it unjudged: it is known to end the process, and `text`
-    // says how.
-    std::function<bool(std::string& text)> before_state;
+    // Before each state; how it ends the process, if that is known: then it stays unjudged.
+    struct KnownEnd {
+        Violation::Kind kind{};
+        std::string text;
+    };
+    std::function<std::optional<KnownEnd>()> before_state;
     std::function<bool()> go_on;
 };
 
@@ -55,12 +60,14 @@ class WindowExplorer {
   private:
     struct Verdict {
         std::string wrong;
-        bool ended_process = false;  // an earlier worker's; it was not judged again
+        // What is not `wrong` ended an earlier worker, and was not judged again.
+        Violation::Kind kind = Violation::Kind::wrong;
     };
     // A failing state with as few lines as possible away from its base.
     struct Reduced {
         Choice choice;
         std::string wrong;
+        Violation::Kind kind = Violation::Kind::wrong;
         bool base_is_visible = true;
         std::size_t lines = 0;
     };

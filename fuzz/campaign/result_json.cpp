@@ -24,6 +24,7 @@ Json json_of(const RawViolation& violation) {
     for (const auto& line : violation.lines) lines.push_back({line.line, line.lost, line.store});
     for (const TokenPart& part : violation.parts) parts.push_back(json_of(part));
     return {{"parts", parts},
+            {"kind", static_cast<std::uint8_t>(violation.kind)},
             {"text", violation.text},
             {"acknowledged", violation.moment.acknowledged},
             {"in_flight", violation.moment.in_flight},
@@ -33,6 +34,7 @@ Json json_of(const RawViolation& violation) {
 RawViolation violation_of(const Json& json) {
     RawViolation violation;
     for (const Json& part : json["parts"]) violation.parts.push_back(token_part_of(part));
+    violation.kind = static_cast<Violation::Kind>(json["kind"].get<std::uint8_t>());
     violation.text = json["text"];
     violation.moment = {json["acknowledged"], json["in_flight"]};
     for (const Json& line : json["lines"]) violation.lines.push_back({line[0], line[1], line[2]});

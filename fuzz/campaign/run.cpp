@@ -28,6 +28,7 @@ class Reporter {
 
     Violation report(const RawViolation& raw) const {
         Violation violation;
+        violation.kind = raw.kind;
         violation.text = raw.text;
         violation.moment = raw.moment;
         violation.depth = static_cast<unsigned>(std::max<std::size_t>(raw.parts.size(), 1));
@@ -91,6 +92,18 @@ const char* to_string(Exploration exploration) {
     return "?";
 }
 
+const char* to_string(Violation::Kind kind) {
+    switch (kind) {
+        case Violation::Kind::wrong:
+            return "wrong";
+        case Violation::Kind::died:
+            return "died";
+        case Violation::Kind::hung:
+            return "hung";
+    }
+    return "?";
+}
+
 Result<void> Subject::recover(const std::string&) { return {}; }
 
 Result<void> Subject::run_traced(const std::string&, const std::string&) {
@@ -149,7 +162,7 @@ class Replayer {
         auto judge = StateJudge::create(subject_, *image);
         if (!judge) return std::unexpected(judge.error());
         CrashWindows windows(run_.trace, run_.initial_image, token_.platform, kLineLimit);
-        const WindowObserver observer{.before_state = [](std::string&) { return true; },
+        const WindowObserver observer{.before_state = [] { return std::nullopt; },
                                       .go_on = [] { return true; }};
         WindowExplorer explorer(*judge, subject_, options_, observer);
         while (windows.next()) {
@@ -185,20 +198,29 @@ Result<Outcome> replay_run(Subject& subject, const TracedRun& run, const Token& 
     const Reporter reporter(subject, run, options);
     // In a process of its own: the state may well end it.
     WindowResult result;
-    const auto found = run_in_child_with_answer(
-        "the check", options.seconds_per_check, [&]() -> Result<std::string> {
+    const auto begin = Clock::now();
+    const ChildReport report = watch_child(
+        "the check", [&] { return seconds_since(begin) > options.seconds_per_check; },
+        [&]() -> Result<std::string> {
             auto judged = Replayer(subject, run, token, options).judge();
             if (!judged) return std::unexpected(judged.error());
             return to_json(*judged).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
         });
-    if (found) {
-        result = window_result_of(nlohmann::json::parse(*found));
-    } else if (found.error().code != ErrorCode::io) {
-        return std::unexpected(found.error());
-    } else {
+    if (report.end == ChildEnd::answered) {
+        result = window_result_of(nlohmann::json::parse(report.text));
+    } else if (report.end == ChildEnd::died || report.end == ChildEnd::hung) {
+        const bool hung = report.end == ChildEnd::hung;
         result.states = 1;
         result.violations.push_back(
-            {.parts = token.parts, .text = found.error().message, .moment = {}, .lines = {}});
+            {.parts = token.parts,
+             .kind = hung ? Violation::Kind::hung : Violation::Kind::died,
+             .text = hung ? fmt::format("the check did not end within {} s and was killed",
+                                        options.seconds_per_check)
+                          : report.text,
+             .moment = {},
+             .lines = {}});
+    } else {
+        return fail(report.code, report.text);
     }
     outcome.states = result.states;
     for (const RawViolation& violation : result.violations)

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <chrono>
 #include <new>
+#include <optional>
 
 #include "campaign/result_json.hpp"
 #include "judge/child_process.hpp"
@@ -48,7 +49,7 @@ struct Board {
 // A state that ended a worker, and how.
 struct Ended {
     std::uint64_t window = 0, state = 0;
-    std::string how;
+    WindowObserver::KnownEnd how;
 };
 
 constexpr std::uint64_t kNoWindow = ~std::uint64_t{0};
@@ -78,9 +79,8 @@ class Worker {
         auto judge = StateJudge::create(subject_, *image);
         if (!judge) return std::unexpected(judge.error());
         CrashWindows windows(run_.trace, run_.initial_image, options_.platform, kLineLimit);
-        const WindowObserver observer{
-            .before_state = [this](std::string& text) { return before_state(text); },
-            .go_on = [this] { return go_on(); }};
+        const WindowObserver observer{.before_state = [this] { return before_state(); },
+                                      .go_on = [this] { return go_on(); }};
         WindowExplorer explorer(*judge, subject_, options_, observer);
         std::uint64_t wanted = resumed != kNoWindow ? resumed : take();
         while (wanted != kNoWindow && windows.next()) {
@@ -112,16 +112,13 @@ class Worker {
         return !board_.stop && (options_.states == 0 || board_.states < options_.states);
     }
 
-    bool before_state(std::string& text) {
+    std::optional<WindowObserver::KnownEnd> before_state() {
         const std::uint64_t number = slot_.state++;
         for (const Ended& each : ended_)
-            if (each.window == slot_.window && each.state == number) {
-                text = each.how;
-                return false;
-            }
+            if (each.window == slot_.window && each.state == number) return each.how;
         ++board_.states;
         slot_.started_ns = now_ns();
-        return true;
+        return std::nullopt;
     }
 
     void send(const WindowResult& result) {
@@ -282,10 +279,11 @@ class Foreman {
             return fail(ErrorCode::io, fmt::format("a worker ended between two states, with {}",
                                                    describe_end(status)));
         const std::uint64_t window = slot.window;
-        const std::string how =
-            job.killed_for_time
-                ? fmt::format("the check did not end within {} s", options_.seconds_per_check)
-                : fmt::format("the check ended with {}", describe_end(status));
+        WindowObserver::KnownEnd how{Violation::Kind::died,
+                                     "the check ended with " + describe_end(status)};
+        if (job.killed_for_time)
+            how = {Violation::Kind::hung,
+                   fmt::format("the check did not end within {} s", options_.seconds_per_check)};
         job.ended.push_back({window, slot.state - 1, how});
         const auto in_window =
             std::count_if(job.ended.begin(), job.ended.end(),
@@ -295,7 +293,8 @@ class Foreman {
             given_up.number = window;
             given_up.coverage.why_not = "given up: too many checks ended their process";
             // Without a token: the states, each of which had one, were this worker's to report.
-            given_up.violations.push_back({.parts = {}, .text = how, .moment = {}, .lines = {}});
+            given_up.violations.push_back(
+                {.parts = {}, .kind = how.kind, .text = how.text, .moment = {}, .lines = {}});
             violations_ += 1;
             done_(std::move(given_up));
             return start(index, kNoWindow);

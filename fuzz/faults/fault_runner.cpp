@@ -1,11 +1,7 @@
 #include "faults/fault_runner.hpp"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
-#include <algorithm>
 #include <atomic>
-#include <cmath>
+#include <chrono>
 #include <new>
 
 #include "judge/child_process.hpp"
@@ -19,16 +15,18 @@ namespace {
 // Progress of a child, in memory that outlives it; a fate for each fault follows.
 struct Board {
     std::atomic<std::uint64_t> next = 0;
+    std::atomic<std::int64_t> started_ns = 0;  // of the fault before `next`; 0 between two
 };
+
+std::int64_t now_ns() {
+    return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 class FaultRunner {
   public:
-    FaultRunner(std::span<const std::byte> pool, const Answers& answers,
+    FaultRunner(std::span<const std::byte> pool, const JudgePool& judge,
                 const std::vector<MediaFault>& faults, double seconds_per_check)
-        : pool_(pool),
-          answers_(answers),
-          faults_(faults),
-          seconds_(static_cast<unsigned>(std::max(1.0, std::ceil(seconds_per_check)))) {}
+        : pool_(pool), judge_(judge), faults_(faults), seconds_(seconds_per_check) {}
 
     Result<std::vector<JudgedFault>> run() {
         const std::span<std::byte> memory = shared_memory(sizeof(Board) + faults_.size());
@@ -48,18 +46,29 @@ class FaultRunner {
     // A child judges until a fault ends it or has made it answer wrongly: it is not to be trusted
     // any more then, and another one goes on.
     Result<void> judge_all(Board& board, std::vector<JudgedFault>& judged) {
+        const auto is_overdue = [&] {
+            const std::int64_t started = board.started_ns;
+            return started != 0 && static_cast<double>(now_ns() - started) / 1e9 > seconds_;
+        };
         while (board.next < faults_.size()) {
             const std::uint64_t first = board.next;
-            const auto answer =
-                run_in_child_with_answer("the judge", 3600, [&] { return judge_on(board); });
-            if (answer && answer->empty()) continue;
-            if (!answer && (answer.error().code != ErrorCode::io || board.next == first))
-                return std::unexpected(answer.error());
+            board.started_ns = 0;
+            const ChildReport report =
+                watch_child("the judge", is_overdue, [&] { return judge_on(board); });
+            if (report.end == ChildEnd::answered && report.text.empty()) continue;
+            if (report.end == ChildEnd::failed || report.end == ChildEnd::interrupted ||
+                board.next == first)
+                return fail(report.code, report.text);
+            // It was done with that one when it was killed, and had begun another.
+            if (report.end == ChildEnd::hung && !is_overdue()) {
+                --board.next;
+                continue;
+            }
             JudgedFault& last = judged[board.next - 1];
-            last.text = answer ? *answer : answer.error().message;
-            last.fate = answer                                             ? FaultFate::wrong
-                        : last.text.find("signal 14") != std::string::npos ? FaultFate::hung
-                                                                           : FaultFate::killed;
+            last.text = report.text;
+            last.fate = report.end == ChildEnd::answered ? FaultFate::wrong
+                        : report.end == ChildEnd::hung   ? FaultFate::hung
+                                                         : FaultFate::killed;
         }
         return {};
     }
@@ -72,36 +81,49 @@ class FaultRunner {
         if (auto watched = PageWatch::start(image->path(), image->size_bytes()); !watched)
             return std::unexpected(watched.error());
         std::string wrong;
+        board.started_ns = now_ns();
         PageWatch::begin_run({});
-        if (judge_damaged(image->path(), answers_, wrong) != FaultFate::harmless)
+        if (judge_(image->path(), wrong) != FaultFate::harmless)
             return fail(ErrorCode::damaged, "the undamaged store is not right: " + wrong);
         image->restore(PageWatch::written());
         while (wrong.empty() && board.next < faults_.size()) {
             const std::uint64_t number = board.next++;
-            alarm(seconds_);  // a hang ends as signal 14
+            board.started_ns = now_ns();
             plant(*image, faults_[number]);
             PageWatch::begin_run({});
-            fates_[number] = judge_damaged(image->path(), answers_, wrong);
+            fates_[number] = judge_(image->path(), wrong);
             image->restore(PageWatch::written());
+            board.started_ns = 0;
         }
-        alarm(0);
         return wrong;
     }
 
     std::span<const std::byte> pool_;
-    const Answers& answers_;
+    const JudgePool& judge_;
     const std::vector<MediaFault>& faults_;
-    unsigned seconds_;
+    double seconds_;
     std::span<FaultFate> fates_;
 };
 
 }  // namespace
 
 Result<std::vector<JudgedFault>> judge_faults(std::span<const std::byte> pool,
+                                              const JudgePool& judge,
+                                              const std::vector<MediaFault>& faults,
+                                              double seconds_per_check) {
+    return FaultRunner(pool, judge, faults, seconds_per_check).run();
+}
+
+Result<std::vector<JudgedFault>> judge_faults(std::span<const std::byte> pool,
                                               const Answers& before,
                                               const std::vector<MediaFault>& faults,
                                               double seconds_per_check) {
-    return FaultRunner(pool, before, faults, seconds_per_check).run();
+    return judge_faults(
+        pool,
+        [&](const std::string& path, std::string& wrong) {
+            return judge_damaged(path, before, wrong);
+        },
+        faults, seconds_per_check);
 }
 
 }  // namespace holdfast::crash

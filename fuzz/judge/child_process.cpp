@@ -8,8 +8,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 
@@ -32,25 +32,19 @@ void write_all(int file, const void* data, std::size_t size) {
     }
 }
 
-std::string read_until_end(int file, double seconds, bool* timed_out) {
+// Until the other end is closed, somebody interrupts, or `is_overdue`.
+std::string read_until_end(int file, const std::function<bool()>& is_overdue, bool* overdue) {
     std::string text;
-    const auto deadline = static_cast<int>(seconds * 1000);
     pollfd waiting{file, POLLIN, 0};
-    *timed_out = false;
-    timespec begin{}, now{};
-    constexpr int kLookUpEvery = 100;  // milliseconds, for an interrupt
-    clock_gettime(CLOCK_MONOTONIC, &begin);
+    *overdue = false;
+    constexpr int kLookUpEvery = 100;  // milliseconds
     for (;;) {
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        const auto spent = static_cast<int>((now.tv_sec - begin.tv_sec) * 1000 +
-                                            (now.tv_nsec - begin.tv_nsec) / 1'000'000);
-        const int left = deadline - spent;
         if (interrupted()) return text;
-        if (left <= 0) {
-            *timed_out = true;
+        if (is_overdue()) {
+            *overdue = true;
             return text;
         }
-        if (poll(&waiting, 1, std::min(left, kLookUpEvery)) <= 0) continue;
+        if (poll(&waiting, 1, kLookUpEvery) <= 0) continue;
         char part[4096];
         const ssize_t size = read(file, part, sizeof part);
         if (size < 0 && errno == EINTR) continue;
@@ -105,8 +99,21 @@ Result<void> run_in_child(const std::string& what, double seconds,
 
 Result<std::string> run_in_child_with_answer(const std::string& what, double seconds,
                                              const std::function<Result<std::string>()>& work) {
+    using Clock = std::chrono::steady_clock;
+    const auto begin = Clock::now();
+    ChildReport report = watch_child(
+        what, [&] { return std::chrono::duration<double>(Clock::now() - begin).count() > seconds; },
+        work);
+    if (report.end == ChildEnd::answered) return std::move(report.text);
+    if (report.end == ChildEnd::hung)
+        report.text = fmt::format("{} did not end within {} s and was killed", what, seconds);
+    return fail(report.code, std::move(report.text));
+}
+
+ChildReport watch_child(const std::string& what, const std::function<bool()>& is_overdue,
+                        const std::function<Result<std::string>()>& work) {
     int ends[2];
-    if (pipe(ends) != 0) return fail(ErrorCode::io, "no pipe to a child process");
+    if (pipe(ends) != 0) return {ChildEnd::failed, "no pipe to a child process"};
     const pid_t child = fork_child([&] {
         close(ends[0]);
         std::string answer;
@@ -124,25 +131,24 @@ Result<std::string> run_in_child_with_answer(const std::string& what, double sec
     close(ends[1]);
     if (child < 0) {
         close(ends[0]);
-        return fail(ErrorCode::io, fmt::format("cannot start a process: {}", std::strerror(errno)));
+        return {ChildEnd::failed, fmt::format("cannot start a process: {}", std::strerror(errno))};
     }
-    bool timed_out = false;
-    const std::string answer = read_until_end(ends[0], seconds, &timed_out);
+    bool overdue = false;
+    const std::string answer = read_until_end(ends[0], is_overdue, &overdue);
     close(ends[0]);
     int status = 0;
-    if (timed_out || interrupted())
+    if (overdue || interrupted())
         end_child(child);
     else
         while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
         }
-    if (interrupted()) return fail(ErrorCode::io, fmt::format("{} was interrupted", what));
-    if (timed_out)
-        return fail(ErrorCode::io,
-                    fmt::format("{} did not end within {} s and was killed", what, seconds));
+    if (interrupted()) return {ChildEnd::interrupted, fmt::format("{} was interrupted", what)};
+    if (overdue)
+        return {ChildEnd::hung, fmt::format("{} did not end in time and was killed", what)};
     if (answer.empty())
-        return fail(ErrorCode::io, fmt::format("{} ended with {}", what, describe_end(status)));
-    if (answer[0] == '\0') return answer.substr(1);
-    return fail(static_cast<ErrorCode>(answer[0] - 1), answer.substr(1));
+        return {ChildEnd::died, fmt::format("{} ended with {}", what, describe_end(status))};
+    if (answer[0] == '\0') return {ChildEnd::answered, answer.substr(1)};
+    return {ChildEnd::failed, answer.substr(1), static_cast<ErrorCode>(answer[0] - 1)};
 }
 
 std::span<std::byte> shared_memory(std::size_t size_bytes) {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string>
@@ -20,6 +21,26 @@ Result<void> run_in_child(const std::string& what, double seconds,
 // The same for work that has an answer.
 Result<std::string> run_in_child_with_answer(const std::string& what, double seconds,
                                              const std::function<Result<std::string>()>& work);
+
+// How such a child came to its end.
+enum class ChildEnd : std::uint8_t {
+    answered,
+    failed,       // with an error of the work's own
+    died,         // by a signal or an exit, without an answer
+    hung,         // it was killed for the time it took
+    interrupted,  // it was killed because crash::interrupt was called
+};
+
+struct ChildReport {
+    ChildEnd end{};
+    std::string text;                // the answer, or a sentence on why there is none
+    ErrorCode code = ErrorCode::io;  // of what is no answer
+};
+
+// The same, for who must know which it was. `is_overdue` is asked now and then (ten times a
+// second), in this process: the child is killed when it says so.
+ChildReport watch_child(const std::string& what, const std::function<bool()>& is_overdue,
+                        const std::function<Result<std::string>()>& work);
 
 // A child that dies with this process and does not run its exit handlers. It leads a process group,
 // so that what it has started can be ended with it.

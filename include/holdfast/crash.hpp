@@ -113,6 +113,12 @@ struct Options {
 
 // A state of the medium, reachable by a crash, that the subject judged wrong.
 struct Violation {
+    enum class Kind : std::uint8_t {
+        wrong,  // the check says so
+        died,   // the check ended its process, by whatever signal or exit
+        hung,   // it took longer than Options::seconds_per_check, and its process was ended
+    };
+    Kind kind = Kind::wrong;
     std::string token;        // replays it: crash::replay
     std::string text;         // what the subject said, or that it crashed or hung
     std::string crash_point;  // the event before which power failed
@@ -127,6 +133,7 @@ struct Violation {
     std::vector<Line> lines;
     unsigned depth = 1;  // 2: in recovery
 };
+const char* to_string(Violation::Kind kind);
 
 // One crash window of the trace.
 struct Coverage {

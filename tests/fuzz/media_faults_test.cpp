@@ -5,9 +5,13 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <map>
+#include <thread>
 
 #include "faults/answers.hpp"
 #include "faults/fault_runner.hpp"
@@ -125,6 +129,70 @@ TEST(FaultRunner, TellsWrongAnswersFromTheRest) {
     EXPECT_NE(judged[1].text.find("0x40001000"), std::string::npos) << judged[1].text;
     EXPECT_EQ(judged[2].fate, FaultFate::harmless);
     EXPECT_EQ(judged[3].fate, FaultFate::wrong);
+}
+
+// A judge that does with each fault what the fault's offset says, once it is planted.
+FaultFate misbehave(const std::string& path, std::string& wrong) {
+    std::byte first{};
+    std::ifstream(path, std::ios::binary).read(reinterpret_cast<char*>(&first), 1);
+    switch (std::to_integer<unsigned>(first)) {
+        case 0:
+            return FaultFate::harmless;
+        case 1 << 0:
+            raise(SIGKILL);
+            break;
+        case 1 << 1:
+            raise(SIGSEGV);
+            break;
+        case 1 << 2:
+            raise(SIGALRM);  // no hang, though it is what a timer would send
+            break;
+        case 1 << 3:
+            _exit(0);
+        case 1 << 4: {
+            // Whatever it does not want to hear of.
+            sigset_t all;
+            sigfillset(&all);
+            sigprocmask(SIG_SETMASK, &all, nullptr);
+            for (;;) std::this_thread::yield();
+        }
+        case 1 << 5:
+            for (;;) pause();
+        case 1 << 6:
+            wrong = "it says so";
+            return FaultFate::wrong;
+        default:
+            break;
+    }
+    return FaultFate::noticed;
+}
+
+TEST(FaultRunner, AJudgeThatIsKilledAndOneThatHangsAreFindingsOfTheirKind) {
+    const std::vector<std::byte> content(8192);
+    std::vector<MediaFault> faults;
+    for (unsigned bit = 0; bit < 8; ++bit)
+        faults.push_back({MediaFault::Kind::flip_bit, "first byte", 0, 0, bit});
+    const auto judged = value_of(judge_faults(content, JudgePool(misbehave), faults, 0.4));
+    using enum FaultFate;
+    const FaultFate expected[] = {killed, killed, killed, killed, hung, hung, wrong, noticed};
+    ASSERT_EQ(judged.size(), std::size(expected));
+    for (std::size_t bit = 0; bit < judged.size(); ++bit)
+        EXPECT_EQ(judged[bit].fate, expected[bit]) << bit << ": " << judged[bit].text;
+    EXPECT_NE(judged[0].text.find("signal 9"), std::string::npos) << judged[0].text;
+    EXPECT_NE(judged[2].text.find("signal 14"), std::string::npos) << judged[2].text;
+    EXPECT_NE(judged[3].text.find("exit status 0"), std::string::npos) << judged[3].text;
+    EXPECT_NE(judged[4].text.find("did not end in time"), std::string::npos) << judged[4].text;
+    EXPECT_EQ(judged[6].text, "it says so");
+}
+
+TEST(FaultRunner, AJudgeThatHangsOnTheUndamagedPoolIsAnError) {
+    const JudgePool hangs = [](const std::string&, std::string&) -> FaultFate {
+        for (;;) pause();
+    };
+    const MediaFault any{MediaFault::Kind::flip_bit, "first byte", 0, 0, 0};
+    const auto judged = judge_faults(std::vector<std::byte>(8192), hangs, {any}, 0.2);
+    ASSERT_FALSE(judged);
+    EXPECT_EQ(judged.error().code, ErrorCode::io);
 }
 
 TEST(FaultRunner, BeginsWithAnUndamagedStoreOnly) {

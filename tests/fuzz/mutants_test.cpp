@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include <thread>
 
@@ -104,7 +106,7 @@ TEST(Token, OfAnotherBuildOrSubjectIsRefused) {
 // A subject whose check does what no check should.
 class BadCheck final : public Subject {
   public:
-    enum class Way : std::uint8_t { crashes, hangs, throws };
+    enum class Way : std::uint8_t { crashes, is_killed, exits, hangs, throws };
     explicit BadCheck(Way way) : way_(way) {}
     std::string name() const override { return "bad-check"; }
     Result<void> set_up(const std::string& path) override { return ledger_.set_up(path); }
@@ -115,6 +117,8 @@ class BadCheck final : public Subject {
         // Only where the second operation is in flight.
         if (moment.acknowledged == 1 && moment.in_flight) {
             if (way_ == Way::crashes) std::abort();
+            if (way_ == Way::is_killed) raise(SIGKILL);
+            if (way_ == Way::exits) _exit(SIGALRM);  // which is no signal, and no hang
             if (way_ == Way::throws) throw std::runtime_error("thrown");
             for (;;) std::this_thread::yield();
         }
@@ -127,9 +131,18 @@ class BadCheck final : public Subject {
 };
 
 TEST(BadCheck, ThatCrashesHangsOrThrowsIsAFindingAndNotTheEnd) {
-    for (const auto& [way, text] : {std::pair(BadCheck::Way::crashes, "signal 6"),
-                                    std::pair(BadCheck::Way::hangs, "did not end within"),
-                                    std::pair(BadCheck::Way::throws, "thrown")}) {
+    using Kind = Violation::Kind;
+    struct Case {
+        BadCheck::Way way;
+        Kind kind;
+        const char* text;
+    };
+    for (const auto& [way, kind, text] :
+         {Case{BadCheck::Way::crashes, Kind::died, "signal 6"},
+          Case{BadCheck::Way::is_killed, Kind::died, "signal 9"},
+          Case{BadCheck::Way::exits, Kind::died, "exit status 14"},
+          Case{BadCheck::Way::hangs, Kind::hung, "did not end within"},
+          Case{BadCheck::Way::throws, Kind::wrong, "thrown"}}) {
         BadCheck subject(way);
         const Outcome outcome = value_of(run(subject, {.states_per_window = 5,
                                                        .jobs = 2,
@@ -139,12 +152,14 @@ TEST(BadCheck, ThatCrashesHangsOrThrowsIsAFindingAndNotTheEnd) {
         ASSERT_FALSE(outcome.violations.empty());
         for (const Violation& violation : outcome.violations) {
             EXPECT_NE(violation.text.find(text), std::string::npos) << violation.text;
+            EXPECT_EQ(violation.kind, kind) << violation.text;
             // A state that ends its process is replayed as any other, until the window is given up.
             if (violation.token.empty()) continue;
             const Outcome again =
                 value_of(replay(subject, violation.token, {.seconds_per_check = 0.5}));
             ASSERT_EQ(again.violations.size(), 1U);
             EXPECT_FALSE(again.violations.front().text.empty());
+            EXPECT_EQ(again.violations.front().kind, kind);
         }
         EXPECT_FALSE(outcome.violations.front().token.empty());
         EXPECT_TRUE(outcome.complete) << "the windows of the other operations were explored";

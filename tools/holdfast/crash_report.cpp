@@ -15,6 +15,7 @@ Json json_of(const crash::Violation& violation) {
                          {"store", line.store},
                          {"stack", line.stack}});
     return {{"token", violation.token},
+            {"kind", to_string(violation.kind)},
             {"text", violation.text},
             {"crash_point", violation.crash_point},
             {"acknowledged", violation.moment.acknowledged},
