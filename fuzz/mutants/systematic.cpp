@@ -247,9 +247,11 @@ Result<std::vector<SystematicResult>> plant_everywhere(
                 std::count_if(outcome->windows.begin(), outcome->windows.end(),
                               [](const Coverage& window) { return window.exhaustive; });
             double states = 0, relevant = 0;
+            std::string why_not;
             for (const Coverage& window : outcome->windows) {
                 states += window.states;
                 relevant += window.relevant;
+                if (!window.why_not.empty()) why_not = window.why_not;
             }
             if (!outcome->violations.empty()) {
                 result.fate = Fate::caught;
@@ -262,8 +264,9 @@ Result<std::vector<SystematicResult>> plant_everywhere(
                     states, count, relevant);
             } else {
                 result.fate = Fate::unknown;
-                result.text = fmt::format("{} of {} windows with new states explored to the end",
-                                          exhaustive, count);
+                result.text = fmt::format(
+                    "{} of {} windows with new states explored to the end; one is not: {}",
+                    exhaustive, count, why_not.empty() ? "stopped" : why_not);
             }
         }
         if (result.fate != Fate::caught) {

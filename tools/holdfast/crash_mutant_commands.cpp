@@ -23,14 +23,24 @@ struct PlantArguments {
     std::string workload = "map_one";
     std::vector<std::string> kinds;
     std::size_t places = 0;
+    std::vector<std::string> only;  // of these
     bool survivors = false;
     crash::Options options;
 };
 
-// Of each kind all places, or so many, spread over the run.
+// Those that are named; otherwise of each kind all places, or so many, spread over the run.
 std::vector<crash::TraceMutation> mutations_of(const crash::Trace& trace,
                                                const PlantArguments& arguments) {
     std::vector<crash::TraceMutation> mutations;
+    if (!arguments.only.empty()) {
+        for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i)
+            for (const auto& place :
+                 crash::places_for(trace, static_cast<crash::TraceMutation::Kind>(i)))
+                if (std::find(arguments.only.begin(), arguments.only.end(), place.to_string()) !=
+                    arguments.only.end())
+                    mutations.push_back(place);
+        return mutations;
+    }
     for (std::uint8_t i = 0; i < crash::kTraceMutationKinds; ++i) {
         const auto kind = static_cast<crash::TraceMutation::Kind>(i);
         const auto& kinds = arguments.kinds;
@@ -52,11 +62,16 @@ Result<void> plant_in(const Context& context, const PlantArguments& arguments,
     crash::StoreWorkload workload(std::move(*script));
     auto run = crash::trace_run(workload, arguments.options.seconds_per_run, {});
     if (!run) return std::unexpected(run.error());
+    const std::vector<crash::TraceMutation> mutations = mutations_of(run->trace, arguments);
+    if (!arguments.only.empty() && mutations.size() != arguments.only.size())
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{} has not all of these places; `crash plant` without --only "
+                                "prints those it has",
+                                name));
     std::map<crash::Fate, unsigned> counts;
     std::map<std::string, unsigned> why_redundant;
     auto planted = crash::plant_everywhere(
-        workload, *run, mutations_of(run->trace, arguments), arguments.options,
-        [&](const crash::SystematicResult& result) {
+        workload, *run, mutations, arguments.options, [&](const crash::SystematicResult& result) {
             ++counts[result.fate];
             if (result.fate == crash::Fate::redundant) ++why_redundant[result.text];
             if (context.json)
@@ -234,6 +249,10 @@ void add_crash_mutant_commands(CLI::App& crash, Context& context) {
                 ->capture_default_str();
             command.add_option("--places", arguments.places,
                                "of each kind so many, spread over the run; without this, all");
+            command
+                .add_option("--only", arguments.only,
+                            "these places, as they are printed: drop_flush@263,drop_fence@269")
+                ->delimiter(',');
             command.add_option("--seconds", arguments.options.seconds,
                                "for each; what is not explored by then is unknown");
             command.add_option("--jobs", arguments.options.jobs, "worker processes")
