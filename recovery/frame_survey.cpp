@@ -158,6 +158,10 @@ std::vector<LeakedRun> survey_frames(const memory::PhysicalMemory& memory, const
                         wrong = damage("I4 account", frame, "is used, and was never initialized",
                                        Remedy::none, 0);
                 }
+                if (wrong && use.references() != 0) {
+                    wrong->counts_uses = true;
+                    wrong->uses_in_limbo = use.from_limbo;
+                }
                 if (wrong) found[at_piece].damages.push_back(std::move(*wrong));
             }
             looked_at.fetch_add(end - begin, std::memory_order_relaxed);

@@ -11,6 +11,7 @@
 #include "format/annotation.hpp"
 #include "format/space_record.hpp"
 #include "memory/build_log.hpp"
+#include "recovery/frame_places.hpp"
 #include "recovery/frame_survey.hpp"
 #include "recovery/parallel.hpp"
 #include "recovery/table_survey.hpp"
@@ -45,6 +46,9 @@ class Surveyor {
                 progress_.frames += frames;
                 tell();
             });
+        std::vector<WalkedSpace> walked;
+        for (const Annotated& space : annotated_) walked.push_back({space.name, space.root});
+        name_places(memory_, walked, survey_.damages);
         for (const LeakedRun& run : leaked) look_at_leaked(run);
         // Where only the count says that there are others, the count is wrong.
         std::erase_if(survey_.damages, [&](const Damage& damage) {

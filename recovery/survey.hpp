@@ -47,6 +47,9 @@ struct Damage {
     unsigned slots = 1;
     // Of share_entry: what the entry leads to.
     FrameNumber target = {};
+    // It is about how often `frame` is used: by spaces, and so often by limbo.
+    bool counts_uses = false;
+    std::uint64_t uses_in_limbo = 0;
     // Pages that are well but for their region, and may come back with it.
     std::optional<FaultKind> loss = {};
 };

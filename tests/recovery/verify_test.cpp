@@ -84,6 +84,24 @@ TEST_F(Verify, I3Reference) {
     expect({"I3 reference"});
 }
 
+TEST_F(Verify, SaysWhereAFrameIsThatIsUsedTwice) {
+    Space other = value_of(store.create_space("other"));
+    const VirtAddr elsewhere(0x5000'0000);
+    must(other.map_shared({elsewhere, kPageSize}, protection::r, space, {kAddress, kPageSize}));
+    must(space.map_shared({elsewhere, kPageSize}, protection::r, space, {kAddress, kPageSize}));
+    ASSERT_TRUE(store.verify().clean());
+    FrameMetadata metadata = *memory().valid_metadata(frame());
+    ASSERT_EQ(metadata.references, 3u);
+    metadata.references = 1;
+    set_metadata(frame(), metadata);
+    const VerifyReport report = store.verify();
+    ASSERT_EQ(report.findings.size(), 1u);
+    EXPECT_THAT(report.findings[0].detail,
+                testing::HasSubstr("has 3 references and says 1; in \"other\" at "
+                                   "0x50000000-0x50001000, in \"space\" at 0x50000000-0x50001000, "
+                                   "in \"space\" at 0x123456789000-0x12345678a000"));
+}
+
 TEST_F(Verify, I4LeakedFrame) {
     const FrameNumber leaked = frame() + 1000;
     set_metadata(leaked, {.kind = FrameKind::data, .references = 1, .owner = 1, .index = 9});
@@ -150,6 +168,8 @@ TEST_F(Verify, LimboThatNamesWhatIsInUse) {
                    {root, memory().valid_metadata(root)->generation});
     must(session.commit({}));
     expect({"I4 account"});
+    EXPECT_THAT(store.verify().findings[0].detail,
+                testing::HasSubstr("; in \"space\" at 0x0-0x1000000000000, in limbo"));
 }
 
 TEST_F(Verify, TheSameWithAnyNumberOfThreads) {
