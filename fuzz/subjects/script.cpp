@@ -295,6 +295,16 @@ bool Script::repairs() const {
                        [](const Step& step) { return step.repairs; });
 }
 
+bool Script::moves() const {
+    const auto moves = [](const Step& step) {
+        return std::any_of(step.calls.begin(), step.calls.end(), [](const oracle::Call& call) {
+            return call.verb == oracle::Call::Verb::move;
+        });
+    };
+    return std::any_of(set_up.begin(), set_up.end(), moves) ||
+           std::any_of(operations.begin(), operations.end(), moves);
+}
+
 std::string Script::to_text() const {
     std::string text = fmt::format("pool {}\n", pool_bytes);
     if (lanes != kLanes) text += fmt::format("lanes {}\n", lanes);

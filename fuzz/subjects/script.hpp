@@ -65,6 +65,8 @@ struct Script {
     std::vector<Step> set_up, operations;
     // Whether a crash leaves a store that is to be repaired before anything else.
     bool repairs() const;
+    // Whether it moves a region, so that entries are to follow.
+    bool moves() const;
 
     // Errors: invalid_argument, with the line's number and what is wrong with it.
     static Result<Script> parse(const std::string& name, const std::string& text);

@@ -281,6 +281,10 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
     }
     if (auto released = store->release_limbo(); !released)
         return "does not release limbo: " + released.error().message;
+    // As often as one likes, however far an interrupted one had come.
+    if (script_.moves())
+        if (auto finished = store->finish_moves(); !finished)
+            return "does not finish moves: " + finished.error().message;
     if (const auto differences = oracle::compare(*store, model); !differences.empty())
         return "after going on: " + joined(differences);
     VerifyReport report;
@@ -301,8 +305,8 @@ Result<void> StoreWorkload::recover(const std::string& path) {
     auto store = Store::open(path, kOpen);
     // What a crash of the creation has left may be refused: nothing to recover then.
     if (!store) return {};
-    auto released = store->release_limbo();
-    if (!released) return std::unexpected(released.error());
+    if (auto released = store->release_limbo(); !released) return std::unexpected(released.error());
+    if (script_.moves()) return store->finish_moves();
     return {};
 }
 

@@ -101,12 +101,26 @@ TEST(Recovery, IsCrashedTooAndRecovers) {
     }
 }
 
+// A repair that sets accounts right, and one that cuts structure off first.
 TEST(Recovery, ARepairThatIsRepeatedIsCrashedToo) {
+    for (const char* name : {"repair_leak", "repair_limbo"}) {
+        const Outcome outcome = run_workload(
+            name, {.states_per_window = 3,
+                   .jobs = std::thread::hardware_concurrency(),
+                   .shards = name == std::string("repair_leak") ? 1U : 3U,  // every third window
+                   .depth = 2});
+        expect_right(outcome);
+        EXPECT_GT(outcome.nested_states, 20U) << name;
+    }
+}
+
+// After a crash of it, entries still have numbers of before; finishing again is what follows.
+TEST(Recovery, FinishingMovesAgainIsCrashedToo) {
     const Outcome outcome = run_workload(
-        "repair_leak",
-        {.states_per_window = 3, .jobs = std::thread::hardware_concurrency(), .depth = 2});
+        "finish_moves",
+        {.states_per_window = 6, .jobs = std::thread::hardware_concurrency(), .depth = 2});
     expect_right(outcome);
-    EXPECT_GT(outcome.nested_states, 20U);
+    EXPECT_GT(outcome.nested_states, 200U);
 }
 
 TEST(Fill, WhatWasNeverWrittenMayHoldAnything) {
