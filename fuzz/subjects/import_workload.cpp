@@ -110,6 +110,7 @@ class SmallProcess {
         for (int tries = 0; tries < 5000; ++tries) {
             std::uint64_t word = 0;
             const iovec here{&word, sizeof word};
+            // An address of the other process. NOLINTNEXTLINE(performance-no-int-to-ptr)
             const iovec there{reinterpret_cast<void*>(kLastWrittenPage), sizeof word};
             if (process_vm_readv(process_, &here, 1, &there, 1, 0) == sizeof word &&
                 word == kPattern)

@@ -46,7 +46,8 @@ Result<Handle> Handle::parse(std::string_view text) {
     std::string_view rest = text.substr(kPrefix.size());
     const auto take = [&](std::size_t digits) -> std::uint64_t {
         std::uint64_t value = 0;
-        std::from_chars(rest.data(), rest.data() + digits, value, 16);
+        const std::string_view word = rest.substr(0, digits);
+        std::from_chars(word.begin(), word.end(), value, 16);
         rest.remove_prefix(digits);
         return value;
     };
