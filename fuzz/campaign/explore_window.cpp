@@ -238,7 +238,7 @@ WindowResult WindowExplorer::explore(const CrashWindow& window) {
         if (options_.exploration != Exploration::full)
             coverage.why_not = fmt::format("explores {} only", to_string(options_.exploration));
         else if (!observer_.go_on())
-            coverage.why_not = "stopped";
+            coverage.why_not = fmt::format("stopped, of {:.3g} states", coverage.relevant);
         else if (coverage.relevant > static_cast<double>(options_.states_per_window))
             coverage.why_not = fmt::format("{:.3g} states, {} allowed in a window",
                                            coverage.relevant, options_.states_per_window) +

@@ -15,6 +15,8 @@
 namespace holdfast::crash {
 namespace {
 
+constexpr std::uint64_t kExtremes = 60;  // states of a window, at first
+
 using Contents = std::map<LineNumber, std::set<LineBytes>>;
 
 // What each line may hold in some window of each moment; lines are independent, so a window's set
@@ -56,6 +58,7 @@ class Outer {
         for (const PendingLine& line : window.lines) {
             pending.insert(line.line);
             std::vector<bool> is_new;
+            is_new.reserve(line.candidates.size());
             for (const Candidate& candidate : line.candidates)
                 is_new.push_back(!has(line.line, candidate.bytes));
             novelty.push_back(std::move(is_new));
@@ -239,10 +242,20 @@ Result<std::vector<SystematicResult>> plant_everywhere(
                         window.lines[i].is_new = found->novelty[i];
                 return true;
             };
-            auto outcome = explore(subject, planted, until_caught, restrict);
+            // First a little of every window: what is not durable is mostly missed only by the call
+            // after the next, and the time may be over before the windows until then are explored
+            // to the end.
+            Options extremes = until_caught;
+            extremes.states_per_window = std::min(kExtremes, options.states_per_window);
+            auto outcome = explore(subject, planted, extremes, restrict);
+            if (outcome && outcome->violations.empty()) {
+                result.states = outcome->states;
+                result.seconds = outcome->seconds;
+                outcome = explore(subject, planted, until_caught, restrict);
+            }
             if (!outcome) return std::unexpected(outcome.error());
-            result.states = outcome->states;
-            result.seconds = outcome->seconds;
+            result.states += outcome->states;
+            result.seconds += outcome->seconds;
             const auto exhaustive =
                 std::count_if(outcome->windows.begin(), outcome->windows.end(),
                               [](const Coverage& window) { return window.exhaustive; });
