@@ -58,8 +58,8 @@ struct RepairReport {
     VerifyReport after;              // of the store as it is afterwards (or would be)
 };
 
-// Errors: as Store::open; damaged where there is something that cannot be repaired; no_space (the
-// pool's own heap is full: what was done so far stays done).
+// Errors: as Store::open; damaged where something cannot be repaired; no_space (a sparse file on a
+// full disk: nothing is changed; the pool's own heap is full: what was done so far stays done).
 Result<RepairReport> repair_file(const std::string& path, const RepairOptions& options = {});
 
 }  // namespace holdfast

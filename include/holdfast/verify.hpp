@@ -33,7 +33,7 @@ struct Finding {
     std::string what;    // the invariant: "I1 entry", …
     std::string space;   // the space concerned, if one is
     Range range;         // what is lost by it, if known; all of a space if its root is
-    std::string detail;  // a sentence with frame and entry
+    std::string detail;  // a sentence with frame and entry; of a frame used twice, with each place
 
     friend bool operator==(const Finding&, const Finding&) = default;
 };

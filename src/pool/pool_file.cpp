@@ -14,6 +14,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "pool/descriptor.hpp"
+
 namespace holdfast::pool {
 namespace {
 
@@ -159,6 +161,22 @@ Result<void> examine_for_create(const std::string& path, std::uint64_t size_byte
                     fmt::format("{}: {} MiB asked for, and the file system has {} MiB left", path,
                                 size_bytes >> 20, available >> 20));
     return {};
+}
+
+Result<void> fill_holes(const std::string& path) {
+    struct stat status{};
+    constexpr off_t kBlock = 512;  // of st_blocks, always
+    if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
+        status.st_blocks * kBlock >= status.st_size || is_poolset(path))
+        return {};
+    const Descriptor file(open(path.c_str(), O_RDWR | O_CLOEXEC));
+    const int refused =
+        file.number() < 0 ? errno : posix_fallocate(file.number(), 0, status.st_size);
+    if (refused == 0) return {};
+    return fail(code_of(refused),
+                fmt::format("{}: the file has holes, and to fill them the system says: {}; make "
+                            "room on the file system, nothing was changed",
+                            path, std::strerror(refused)));
 }
 
 bool grows_on_demand(const std::string& path) {

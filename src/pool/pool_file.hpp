@@ -17,6 +17,11 @@ bool may_be_written(const std::string& path);
 // Succeeds if `path` may be given to pmemobj_create: nothing there, or a poolset or device.
 Result<void> examine_for_create(const std::string& path, std::uint64_t size_bytes);
 
+// Gives the file blocks where it has none (a sparse copy of a pool): a store to such a place would
+// be a SIGBUS once the disk is full. Changes no byte; a device or a poolset is left as it is.
+// Errors: no_space; permission_denied, io.
+Result<void> fill_holes(const std::string& path);
+
 // Whether libpmemobj adds files to the pool as its heap grows: a poolset over a folder.
 bool grows_on_demand(const std::string& path);
 

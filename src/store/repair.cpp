@@ -1,6 +1,7 @@
 #include "recovery/repair.hpp"
 
 #include "holdfast/repair.hpp"
+#include "pool/pool_file.hpp"
 #include "store/repair.hpp"
 #include "store/store_state.hpp"
 
@@ -24,6 +25,8 @@ Result<RepairReport> repair_at_once(const std::string& path, const RepairOptions
 Result<RepairReport> repair_file(const std::string& path, const RepairOptions& options) {
     auto rehearsed = detail::repair_at_once(path, options, true);
     if (!rehearsed || options.dry_run || rehearsed->repaired.empty()) return rehearsed;
+    // What comes now must not stop half-way for want of a block.
+    if (auto filled = pool::fill_holes(path); !filled) return std::unexpected(filled.error());
     return detail::repair_at_once(path, options, false);
 }
 

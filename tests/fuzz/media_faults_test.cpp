@@ -170,6 +170,7 @@ FaultFate misbehave(const std::string& path, std::string& wrong) {
 TEST(FaultRunner, AJudgeThatIsKilledAndOneThatHangsAreFindingsOfTheirKind) {
     const std::vector<std::byte> content(8192);
     std::vector<MediaFault> faults;
+    faults.reserve(8);
     for (unsigned bit = 0; bit < 8; ++bit)
         faults.push_back({MediaFault::Kind::flip_bit, "first byte", 0, 0, bit});
     const auto judged = value_of(judge_faults(content, JudgePool(misbehave), faults, 0.4));

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -463,6 +464,56 @@ TEST_F(Repair, WhatCannotBeRepairedIsRefusedAndNotChanged) {
     EXPECT_THAT(refused.error().message, HasSubstr("restore"));
     EXPECT_TRUE(content_of(pool.path()) == bytes);
     EXPECT_EQ(repair_file("/nonexistent/pool", kRepair).error().code, ErrorCode::not_found);
+}
+
+TEST_F(Repair, OnAFullDiskAllIsRepairedOrNothingIsChanged) {
+    {
+        Store store = pool.create(kPoolBytes);
+        fill(store);
+        store.state().memory.superblock().next_owner ^= 1;
+        const FrameNumber frame =
+            value_of(store.open_space("a")).translate(VirtAddr(0x4000'0000))->physical.frame();
+        *store.state().memory.metadata(frame).word0 ^= 1U << 20;
+    }
+    const std::string bytes = content_of(pool.path());
+    const std::filesystem::path folder = pool.path() + ".small-disk";
+    std::filesystem::create_directory(folder);
+    if (mount("tmpfs", folder.c_str(), "tmpfs", 0, "size=12m") != 0) {
+        std::filesystem::remove(folder);
+        GTEST_SKIP() << "no right to mount a small file system";
+    }
+    const std::string path = folder / "pool", filler = folder / "filler";
+    // A copy as `cp --sparse` makes it.
+    {
+        std::ofstream(path).close();
+        std::filesystem::resize_file(path, bytes.size());
+        std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+        for (std::size_t at = 0; at < bytes.size(); at += kPageSize)
+            if (bytes.find_first_not_of('\0', at) < at + kPageSize) {
+                file.seekp(static_cast<std::streamoff>(at));
+                file.write(bytes.data() + at, kPageSize);
+            }
+    }
+    std::ofstream(filler) << std::string(12_MiB, 'x');
+    const auto sparse = repair_file(path, kRepair);
+    const bool is_unchanged = content_of(path) == bytes;
+    // One that has its blocks needs no more of them.
+    std::filesystem::remove(filler);
+    std::filesystem::remove(path);
+    std::ofstream(path, std::ios::binary) << bytes;
+    std::ofstream(filler) << std::string(12_MiB, 'x');
+    const auto whole = repair_file(path, kRepair);
+    const auto after = Store::verify_file(path, {}, PmemEmulation::on);
+    umount(folder.c_str());
+    std::filesystem::remove(folder);
+
+    ASSERT_FALSE(sparse);
+    EXPECT_EQ(sparse.error().code, ErrorCode::no_space) << sparse.error().message;
+    EXPECT_THAT(sparse.error().message, HasSubstr("make room on the file system"));
+    EXPECT_TRUE(is_unchanged);
+    ASSERT_TRUE(whole) << whole.error().message;
+    EXPECT_GE(whole->repaired.size(), 2U);
+    EXPECT_TRUE(value_of(after).clean());
 }
 
 TEST_F(Repair, AnOpenStoreIsBusyAndAReadOnlyFileIsOnlyLookedAt) {
