@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "format/frame_metadata.hpp"
+#include "recovery/mend_region_record.hpp"
 #include "recovery/open_checks.hpp"
 
 namespace holdfast::recovery {
@@ -40,7 +41,10 @@ std::uint64_t value_of(const Superblock& superblock, std::uint64_t Superblock::*
 }  // namespace
 
 Result<std::vector<Finding>> mend_superblock(const pool::Pool& pool, Superblock& superblock) {
-    std::vector<Finding> mended;
+    // First the regions: of them it is worked out how many there are, and what comes behind them.
+    auto regions = mend_region_records(pool, superblock);
+    if (!regions) return regions;
+    std::vector<Finding> mended = std::move(*regions);
     for (const SuperblockWord& each : kSuperblockWords) {
         std::uint64_t* const word = &(superblock.*each.word);
         if (each.word == &Superblock::limbo_head || CheckedWord::decode(*word, each.seed)) continue;

@@ -11,7 +11,8 @@
 
 namespace holdfast::recovery {
 
-// Sets each damaged word right by a commit of its own, and says which. The fixed part must be well.
+// Sets each damaged word right by a commit of its own, and before them the records of regions that
+// can be (mend_region_record.hpp), and says which. The fixed part must be well.
 // Nothing is changed if nothing is damaged. The head of limbo is left to `repair`, which must see
 // what is lost with it: a survey finds it.
 Result<std::vector<Finding>> mend_superblock(const pool::Pool& pool,

@@ -17,8 +17,8 @@
 //   - where the limbo list is damaged, all of it is dropped, and its frames are freed; where a
 //     build record is damaged, the build is void. The superblock's words are worked out again.
 // Afterwards the store is clean, but for lost pages, which stay unless asked for. What cannot be
-// repaired is refused, with a sentence: a damaged fixed part of the superblock, or region table;
-// and whatever libpmemobj does not open.
+// repaired is refused, with a sentence: a damaged fixed part of the superblock, a region's record
+// (with more than one flipped bit), whatever libpmemobj does not open.
 //
 // All of it is first done to a copy (OpenOptions::as_copy), which must come out clean; only then to
 // the file. So a store that is clean is not changed by one byte, nor is one that cannot be

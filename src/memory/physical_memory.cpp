@@ -189,7 +189,8 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
     const RegionRecord& record = superblock_.regions[index];
     if (record.checksum != record.computed_checksum())
         return fail(ErrorCode::damaged,
-                    fmt::format("{}: the record of region {} fails its checksum; restore a copy",
+                    fmt::format("{}: the record of region {} fails its checksum; `repair` puts one "
+                                "flipped bit right; if there are more, restore a copy",
                                 pool_.path(), index));
     if (!is_possible(pool_, record))
         return fail(ErrorCode::damaged,
