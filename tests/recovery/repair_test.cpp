@@ -504,7 +504,7 @@ TEST_F(Repair, OnAFullDiskAllIsRepairedOrNothingIsChanged) {
     std::ofstream(filler) << std::string(12_MiB, 'x');
     const auto whole = repair_file(path, kRepair);
     const auto after = Store::verify_file(path, {}, PmemEmulation::on);
-    umount(folder.c_str());
+    umount2(folder.c_str(), MNT_DETACH);
     std::filesystem::remove(folder);
 
     ASSERT_FALSE(sparse);
