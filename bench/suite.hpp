@@ -131,6 +131,7 @@ void measure(benchmark::State& state, const Timed& timed, const After& after) {
 // The subjects, each in the file of its name.
 Subject open_subject();
 Subject translate_subject();
+Subject tlb_subject();
 Subject map_one_subject();
 Subject map_range_subject();
 Subject fork_subject();

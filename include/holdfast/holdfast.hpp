@@ -13,6 +13,7 @@
 #include "holdfast/space.hpp"     // Space: map, unmap, protect, translate, read, write
 #include "holdfast/store.hpp"     // Store: create, open, the directory of spaces
 #include "holdfast/tlb.hpp"       // Tlb
-#include "holdfast/transaction.hpp"  // Transaction
-#include "holdfast/types.hpp"        // VirtAddr, PhysAddr, Range, Protection
-#include "holdfast/verify.hpp"       // VerifyReport and the invariants
+#include "holdfast/transaction.hpp"        // Transaction
+#include "holdfast/translation_cache.hpp"  // what a Tlb is beside its spaces
+#include "holdfast/types.hpp"              // VirtAddr, PhysAddr, Range, Protection
+#include "holdfast/verify.hpp"             // VerifyReport and the invariants

@@ -1,59 +1,123 @@
-// A software TLB: remembers recent translations of one space.
+// A software TLB: remembers recent translations, of one space or of several.
 //
-// Thread safety: a Tlb belongs to one thread; make one per thread. It never answers from before a
-// completed `unmap`, `protect` or other removal: a lookup that begins after such a call returned
-// sees its effect.
+//     Tlb tlb(editor);
+//     auto found = tlb.translate(address, protection::w);
+//     tlb.switch_to(compiler);                              // what is known of `editor` stays
+//
+// As in a processor, there are arrays of entries for pages of 4 KiB, 2 MiB and 1 GiB, each
+// set-associative (translation_cache.hpp has geometry and replacement policies), and entries of
+// several spaces live side by side, told apart by a tag, so that switching forgets nothing. Faults
+// are not remembered.
+//
+// What a hit may answer. An answer from an entry is one that `Space::translate` could have given at
+// a moment during the call: never from before an unmap, protect, removal of the space, or whatever
+// else takes a translation away or changes it, that had returned, or of which anybody has seen
+// something. A commit says which pages it changes; their entries alone are forgotten, when the
+// TLB's thread next looks something up in that space. While such a commit of the space is under way
+// all look-ups walk; that is microseconds.
+//
+// Permissions are remembered with the entry and checked on every look-up. An access that the entry
+// does not permit is not refused by it, but walked for: the tables decide.
+//
+// Thread safety: a Tlb belongs to one thread; make one per thread. It keeps the stores of its
+// spaces open.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
+#include <optional>
+#include <vector>
 
 #include "holdfast/fault.hpp"
 #include "holdfast/space.hpp"
+#include "holdfast/translation_cache.hpp"
 
 namespace holdfast {
 
+struct TlbOptions {
+    TlbGeometries geometries = {};
+    // How many spaces can have entries at a time, 1 to TlbTag::kMax. The next one takes the tag of
+    // the one that was switched to longest ago, whose entries go.
+    std::uint32_t spaces = 64;
+};
+
+// Since the TLB was made.
+struct TlbCounters {
+    std::uint64_t hits_4KiB = 0, hits_2MiB = 0, hits_1GiB = 0;
+    std::uint64_t misses = 0;             // look-ups that walked
+    std::uint64_t permission_misses = 0;  // of these, with an entry that did not permit the access
+    std::uint64_t faults = 0;             // of these, whose walk ended in a fault
+    std::uint64_t evictions = 0;          // entries that made room for others
+    std::uint64_t invalidations = 0;      // entries whose page changed
+    std::uint64_t flushed = 0;            // entries of spaces that lost their tag, or of `flush`
+
+    std::uint64_t hits() const { return hits_4KiB + hits_2MiB + hits_1GiB; }
+    std::uint64_t lookups() const { return hits() + misses; }
+};
+
 class Tlb {
   public:
-    explicit Tlb(Space space);
+    // A TLB of the default geometry that looks up in `space`.
+    explicit Tlb(const Space& space);
+    // Errors: invalid_argument (a geometry or number of spaces that cannot be).
+    static Result<Tlb> create(const Space& space, const TlbOptions& options);
 
-    // As Space::translate. A hit is two loads and two compares, and touches no persistent memory.
-    std::expected<Translation, Fault> translate(VirtAddr address) {
-        const std::uint64_t page = address.bits() >> kPageShift;
-        const Entry& entry = entries_[page % kEntries];
-        if (entry.page == page &&
-            generation_ == generation_word_->load(std::memory_order_acquire)) {
-            ++hits_;
-            return Translation{PhysAddr(entry.frame_bits | address.page_offset()), entry.page_size,
-                               entry.protection};
+    // As Space::translate, with a protection fault where `access` is not permitted. A hit on a page
+    // of 4 KiB or 2 MiB takes no call, and touches no persistent memory.
+    [[gnu::always_inline]] std::expected<Translation, Fault> translate(VirtAddr address,
+                                                                       Protection access = {}) {
+        if (version_->load(std::memory_order_acquire) == seen_) [[likely]] {
+            using enum PageSize;
+            if (const auto* hit = cache_.find_at_hint<size_4KiB>(tag_, address, access)) [[likely]]
+                return TranslationCache::translation<size_4KiB>(*hit, address);
+            if (const auto* hit = cache_.find_at_hint<size_2MiB>(tag_, address, access))
+                return TranslationCache::translation<size_2MiB>(*hit, address);
         }
-        return miss(address);
+        return translate_further(address, access);
     }
 
-    void flush();
-    std::uint64_t hits() const { return hits_; }
-    std::uint64_t misses() const { return misses_; }
+    // From here on addresses are looked up in this space. Entries of others stay.
+    void switch_to(const Space& space);
 
-    static constexpr std::size_t kEntries = 1024;
+    // Forgets all entries, or those of one space and the space with them, unless it is the one that
+    // is looked up in.
+    void flush();
+    void flush(const Space& space);
+
+    TlbCounters counters() const;
+    std::uint64_t misses() const { return counters_.misses; }
+    // The bytes that could be reached now without a walk, in all spaces. First forgets what has
+    // changed in them, so that no dead entry is counted.
+    std::uint64_t reach_bytes();
+    std::uint64_t valid_entries(PageSize size);
 
   private:
-    struct Entry {
-        std::uint64_t page = ~std::uint64_t{0};  // no virtual page: pages have 52 bits
-        std::uint64_t frame_bits = 0;
-        PageSize page_size{};
-        Protection protection;
+    struct Known {
+        std::optional<Space> space;  // none: the tag is free
+        std::uint64_t seen = 0;  // the even version of the space's changes that the entries are of
+        std::uint64_t switched = 0;  // when it was last switched to
     };
-    std::expected<Translation, Fault> miss(VirtAddr address);
 
-    Space space_;
-    // Raised by every commit that takes something away from the space.
-    const std::atomic<std::uint64_t>* generation_word_;
-    std::uint64_t generation_ = 0;
-    std::uint64_t hits_ = 0, misses_ = 0;
-    std::array<Entry, kEntries> entries_{};
+    Tlb(const Space& space, const TlbOptions& options);
+    static TlbTag tag_of(std::size_t index) {
+        return TlbTag(static_cast<std::uint32_t>(index + 1));
+    }
+    std::expected<Translation, Fault> translate_further(VirtAddr address, Protection access);
+    void catch_up(std::size_t index);
+    void catch_up_all();
+
+    TranslationCache cache_;
+    // Of the space that is looked up in.
+    const std::atomic<std::uint64_t>* version_ = nullptr;
+    std::uint64_t seen_ = 0;
+    TlbTag tag_;
+    std::size_t current_ = 0;
+
+    std::vector<Known> known_;  // by tag, less 1
+    std::uint64_t switches_ = 0;
+    TlbCounters counters_;  // but for what the cache counts
 };
 
 }  // namespace holdfast

@@ -10,6 +10,7 @@
 #include "format/space_record.hpp"
 #include "holdfast/space.hpp"
 #include "pool/pool.hpp"
+#include "space/translation_changes.hpp"
 #include "space/writer_lock.hpp"
 #include "table/walk.hpp"
 
@@ -50,8 +51,8 @@ class SpaceState {
     const bool is_snapshot;
 
     std::atomic<std::uint64_t> root_bits = 0;
-    // Raised by every commit that takes away or changes a translation: what a Tlb compares.
-    std::atomic<std::uint64_t> generation = 1;
+    // By every commit that takes away or changes a translation.
+    space::TranslationChanges changes;
     space::WriterLock writer;
     // Held shared to read the ordered map of names, exclusively while a commit changes it.
     mutable std::shared_mutex names;

@@ -39,7 +39,7 @@ Result<std::shared_ptr<SpaceState>> TransactionState::fork_space(
     auto root_table = TableEditor(session_, (*from)->root).share_root();
     if (!root_table) return spoil(root_table.error());
     (*from)->shares = true;
-    (*from)->changes_translations = true;
+    (*from)->changed.add_all(source->levels);
     space::Annotations annotations(*store_->pool, 0);
     if (auto done = annotations.become((*from)->annotations); !done) return spoil(done.error());
     SpaceRecord record{};
@@ -90,7 +90,7 @@ Result<void> TransactionState::rollback(const std::shared_ptr<SpaceState>& space
     // One word, which readers follow: a crash leaves the space with all of its old tables, or with
     // all of the snapshot's.
     session_.store_publish(&record->root, joined.root.entry.bits());
-    joined.changes_translations = true;
+    joined.changed.add_all(space->levels);
     joined.new_root = true;
     return {};
 }

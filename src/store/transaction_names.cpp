@@ -218,7 +218,7 @@ Result<void> TransactionState::remove_space(const std::string& name) {
     session_.detach(format::LimboKind::subtree, {root.top(), root.owner, 0},
                     {root.entry.frame(), table_metadata->generation});
     (*joined)->removed = true;
-    (*joined)->changes_translations = true;
+    (*joined)->changed.add_all((*space)->levels);
     names_[name] = std::nullopt;
     return {};
 }

@@ -223,7 +223,7 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
         if (!found) return spoiled_by(std::unexpected(found.error()));
         frames.push_back(found->entry.frame());
     }
-    from.changes_translations = true;
+    from.changed.add(source_pages.begin, source_pages.end);
     return spoiled_by(editor.map_frames(*place, protection, frames));
 }
 
@@ -233,7 +233,7 @@ Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, R
     PageRange pages;
     if (auto fine = check(**joined, "unmap", range, {}, pages); !fine) return fine;
     if (auto done = (*joined)->annotations.cut(pages); !done) return done;
-    (*joined)->changes_translations = true;
+    (*joined)->changed.add(pages.begin, pages.end);
     session_.may_take_held_back();
     return spoiled_by(TableEditor(session_, (*joined)->root).unmap(pages));
 }
@@ -247,7 +247,7 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
     TableEditor editor(session_, (*joined)->root);
     auto place = mapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
-    (*joined)->changes_translations = true;
+    (*joined)->changed.add(pages.begin, pages.end);
     if (auto done = unshare_tables(**joined, pages); !done) return done;
     place = editor.place_of(pages);
     if (!place) return std::unexpected(place.error());
@@ -284,9 +284,9 @@ Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space,
     if (auto fine = check_change(**joined); !fine) return fine;
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
-    (*joined)->changes_translations = true;
-    return spoiled_by(TableEditor(session_, (*joined)->root)
-                          .unshare_page(page_index(address, space->levels), *where));
+    const std::uint64_t page = page_index(address, space->levels);
+    (*joined)->changed.add(page, page + 1);
+    return spoiled_by(TableEditor(session_, (*joined)->root).unshare_page(page, *where));
 }
 
 // Before all tables of the range are replaced, for which they must be this space's alone. Nothing
@@ -382,6 +382,9 @@ Result<void> TransactionState::commit() {
         std::vector<std::unique_lock<std::shared_mutex>> name_locks;
         if (body)
             for (const auto& joined : joined_) name_locks.emplace_back(joined.space->names);
+        // From here on, and until each space's changes are told below, nobody answers from memory.
+        for (const auto& joined : joined_)
+            if (!joined.changed.empty()) joined.space->changes.begin();
         done = session_.commit(body);
         if (done && body)
             for (const auto& joined : joined_)
@@ -390,6 +393,8 @@ Result<void> TransactionState::commit() {
                         ->annotations_offset;
     }
     if (!done) {
+        for (const auto& joined : joined_)
+            if (!joined.changed.empty()) joined.space->changes.end({});
         abort();
         return done;
     }
@@ -407,7 +412,7 @@ Result<void> TransactionState::commit() {
             space.root_bits.store(joined.root.entry.bits(), std::memory_order_release);
             if (joined.created) store_->remember_space(joined.space);
         }
-        if (joined.changes_translations) space.generation.fetch_add(1, std::memory_order_acq_rel);
+        if (!joined.changed.empty()) space.changes.end(joined.changed.all());
     }
     // Whoever was writing a page when it became shared has the right to end that; nobody begins.
     if (shares) memory::ReaderSection::wait_for_readers();

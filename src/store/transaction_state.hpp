@@ -63,8 +63,9 @@ class TransactionState {
         table::Root root;
         space::Annotations annotations;
         bool created = false, removed = false;
-        bool changes_translations = false;  // unmap, protect, remove: Tlbs must look again
-        bool shares = false;                // its pages are copied on write from the commit on
+        // By unmap, protect, remove, fork, …: what whoever remembers translations must forget.
+        space::ChangedPages changed = {};
+        bool shares = false;  // its pages are copied on write from the commit on
         bool new_root = false;
         std::optional<std::string> new_name = {};
         std::optional<std::uint8_t> new_region = {};  // as in the space record
