@@ -9,6 +9,7 @@
 #include "holdfast/image.hpp"     // import_process, import_core, import_elf, export_core
 #include "holdfast/region.hpp"    // RegionInfo, RegionState: physical memory, and what became of it
 #include "holdfast/repair.hpp"    // repair_file
+#include "holdfast/replay.hpp"    // TraceReplay, LackeyTrace: a program's accesses through a space
 #include "holdfast/snapshot.hpp"  // forks and snapshots, differences
 #include "holdfast/space.hpp"     // Space: map, unmap, protect, translate, read, write
 #include "holdfast/store.hpp"     // Store: create, open, the directory of spaces

@@ -17,6 +17,7 @@ void add_data_commands(CLI::App& app, Context& context);     // read, write
 void add_handle_commands(CLI::App& app, Context& context);   // handle, resolve
 void add_import_command(CLI::App& app, Context& context);
 void add_export_command(CLI::App& app, Context& context);
+void add_replay_command(CLI::App& app, Context& context);  // replay-trace
 void add_verify_command(CLI::App& app, Context& context);
 void add_repair_command(CLI::App& app, Context& context);
 void add_crash_commands(CLI::App& app, Context& context);           // crash run, replay, trace, …

@@ -30,6 +30,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     add_import_command(app, context);
     add_export_command(app, context);
     add_verify_command(app, context);
+    add_replay_command(app, context);
     add_repair_command(app, context);
     add_crash_commands(app, context);
     add_demo_command(app, context);
