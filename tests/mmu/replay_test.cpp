@@ -3,6 +3,7 @@
 #include "holdfast/replay.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 #include <unistd.h>
@@ -95,8 +96,7 @@ TEST(LackeyTrace, ReadsInPiecesWhereverTheyEnd) {
         close(ends[0]);
         std::FILE* const out = fdopen(ends[1], "w");
         for (std::uint64_t i = 0; i < kLines; ++i)
-            std::fprintf(out, " L %llx,%u\n", static_cast<unsigned long long>(i * i),
-                         static_cast<unsigned>(i % 8 + 1));
+            fmt::print(out, " L {:x},{}\n", i * i, i % 8 + 1);
         std::fclose(out);
         _exit(0);
     }

@@ -19,7 +19,7 @@ class AtEachEvent final : public crash::BoundaryObserver {
     explicit AtEachEvent(std::function<void()> look) : look_(std::move(look)) {
         crash::observe_boundary(this);
     }
-    ~AtEachEvent() { crash::observe_boundary(nullptr); }
+    ~AtEachEvent() override { crash::observe_boundary(nullptr); }
     AtEachEvent(const AtEachEvent&) = delete;
     AtEachEvent& operator=(const AtEachEvent&) = delete;
 

@@ -229,6 +229,7 @@ RC_GTEST_PROP(TranslationCache, IsItsSets, ()) {
     TranslationCache cache({geometries[0], geometries[1], geometries[2],
                             is_lru ? TlbReplacement::lru : TlbReplacement::fifo});
     std::vector<ModelArray> model;
+    model.reserve(geometries.size());
     for (const TlbGeometry& geometry : geometries) model.emplace_back(geometry, is_lru);
     const auto steps = *rc::gen::inRange(1, 200);
     for (int step = 0; step < steps; ++step) {
@@ -279,7 +280,7 @@ RC_GTEST_PROP(TranslationCache, IsItsSets, ()) {
                                 at(base, size, protection));
                 break;
             }
-            case 2: {
+            default: {
                 const std::uint64_t length =
                     *rc::gen::element<std::uint64_t>(1, 4_KiB, 24_KiB, 2_MiB, 3_GiB);
                 const std::uint64_t end = address.bits() + (length - 1);
