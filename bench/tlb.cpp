@@ -48,22 +48,23 @@ std::uint64_t bits_of(const std::expected<Translation, Fault>& found) {
     return found ? found->physical.bits() : 0;
 }
 
-// `look_up` takes an index below 2^bits.
-template <typename LookUp>
-void independent(benchmark::State& state, unsigned bits, const LookUp& look_up) {
-    RandomIndex index = RandomIndex(64).with_bits(bits);
+// `look_up` takes an index below 2^kBits, and is part of the loop: a call would be measured as
+// well.
+template <unsigned kBits, typename LookUp>
+[[gnu::flatten]] void independent(benchmark::State& state, const LookUp& look_up) {
+    RandomIndex index = RandomIndex(64).with_bits(kBits);
     for (int i = 0; i < 1 << 16; ++i) keep(look_up(index.next()));
     for (auto _ : state) keep(look_up(index.next()));
 }
 
-void add_hit(Suite& suite, const char* name, const char* words, TlbGeometry geometry, unsigned bits,
-             Goal goal) {
+template <unsigned kBits>
+void add_hit(Suite& suite, const char* name, const char* words, TlbGeometry geometry, Goal goal) {
     const std::string full_name = fmt::format("tlb/hit/{}", name);
     suite
         .add(full_name,
              [=](benchmark::State& state) {
                  Tlb tlb = tlb_of(spaces().first, geometry);
-                 independent(state, bits, [&](std::uint64_t index) {
+                 independent<kBits>(state, [&](std::uint64_t index) {
                      return bits_of(tlb.translate(address_of(index), protection::r));
                  });
              })
@@ -72,11 +73,11 @@ void add_hit(Suite& suite, const char* name, const char* words, TlbGeometry geom
 }
 
 void add_hits(Suite& suite) {
-    add_hit(suite, "direct", "1024 entries, direct-mapped, 64 pages", {1024, 1}, 6, at_most(2));
-    add_hit(suite, "4_ways", "1024 entries, 4 ways, 64 pages", {1024, 4}, 6, at_most(2));
-    add_hit(suite, "16_ways", "1024 entries, 16 ways, 64 pages", {1024, 16}, 6, at_most(2));
-    add_hit(suite, "full", "64 entries, fully associative, 64 pages", {64, 64}, 6, at_most(2));
-    add_hit(suite, "512_pages", "1024 entries, 4 ways, 512 pages", {1024, 4}, 9, kNoGoal);
+    add_hit<6>(suite, "direct", "1024 entries, direct-mapped, 64 pages", {1024, 1}, at_most(2));
+    add_hit<6>(suite, "4_ways", "1024 entries, 4 ways, 64 pages", {1024, 4}, at_most(2));
+    add_hit<6>(suite, "16_ways", "1024 entries, 16 ways, 64 pages", {1024, 16}, at_most(2));
+    add_hit<6>(suite, "full", "64 entries, fully associative, 64 pages", {64, 64}, at_most(2));
+    add_hit<9>(suite, "512_pages", "1024 entries, 4 ways, 512 pages", {1024, 4}, kNoGoal);
 
     suite
         .add("tlb/hit/tagged",
@@ -85,7 +86,7 @@ void add_hits(Suite& suite) {
                  for (std::uint64_t page = 0; page < 64; ++page)
                      keep(bits_of(tlb.translate(address_of(page))));
                  tlb.switch_to(spaces().first);
-                 independent(state, 6, [&](std::uint64_t index) {
+                 independent<6>(state, [&](std::uint64_t index) {
                      return bits_of(tlb.translate(address_of(index), protection::r));
                  });
              })
@@ -105,7 +106,7 @@ void add_hits(Suite& suite) {
                  for (std::uint64_t page = 0; page < 64; ++page)
                      cache.insert(tag, address(page),
                                   {PhysAddr(page * bytes(size_2MiB)), size_2MiB, protection::rw});
-                 independent(state, 6, [&](std::uint64_t index) -> std::uint64_t {
+                 independent<6>(state, [&](std::uint64_t index) -> std::uint64_t {
                      const VirtAddr at = address(index);
                      if (const auto* hit = cache.find_at_hint<size_4KiB>(tag, at, protection::r))
                          return hit->word;
@@ -142,7 +143,7 @@ void add(Suite& suite) {
         .add("tlb/miss",
              [](benchmark::State& state) {
                  Tlb tlb = tlb_of(spaces().first, {16, 4});
-                 independent(state, kPageBits, [&](std::uint64_t index) {
+                 independent<kPageBits>(state, [&](std::uint64_t index) {
                      return bits_of(tlb.translate(address_of(index)));
                  });
              })
@@ -150,7 +151,7 @@ void add(Suite& suite) {
     suite
         .add("tlb/walk",
              [](benchmark::State& state) {
-                 independent(state, kPageBits, [&space = spaces().first](std::uint64_t index) {
+                 independent<kPageBits>(state, [&space = spaces().first](std::uint64_t index) {
                      return bits_of(space.translate(address_of(index)));
                  });
              })

@@ -75,6 +75,9 @@ class TranslationCache {
   public:
     // The geometries have passed their check.
     explicit TranslationCache(const TlbGeometries& geometries);
+    // It can be moved, but not copied: hints point to its entries.
+    TranslationCache(TranslationCache&&) = default;
+    TranslationCache& operator=(TranslationCache&&) = default;
 
     // A hit: there is an entry, and it permits the access. Otherwise nothing, and nothing is
     // counted and no entry made younger: the page has to be walked to.
@@ -96,7 +99,7 @@ class TranslationCache {
                                                      Protection access) {
         Array& array = arrays_[index_of(kSize)];
         const std::uint64_t key = tag.bits() | address.bits() >> static_cast<unsigned>(kSize);
-        Entry& entry = array.entries[array.hints[key & array.hint_mask]];
+        Entry& entry = *array.hints[key & array.hint_mask];
         if (entry.key != key || !permits(entry, access)) return nullptr;
         entry.used = ++array.clock;
         return &entry;
@@ -150,7 +153,7 @@ class TranslationCache {
         // By the low bits of a page's number, where such a page was last found or inserted: so a
         // hit costs the same for any number of ways. The last hit of another such page may have
         // taken it.
-        std::vector<std::uint32_t> hints = {0};
+        std::vector<Entry*> hints = {entries.data()};
         std::uint64_t set_mask = 0, hint_mask = 0;
         std::size_t ways = 0;
         std::uint64_t clock = 0;  // counts hits and insertions

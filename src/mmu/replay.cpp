@@ -239,7 +239,7 @@ Result<TraceReplay> TraceReplay::create(Store& store, const Space& space,
     for (const PageSize size : {PageSize::size_4KiB, PageSize::size_2MiB}) {
         std::unique_ptr<Subject> subject;
         if (size == PageSize::size_4KiB)
-            subject = std::make_unique<SpaceSubject>(space, *tlb, *frames, size);
+            subject = std::make_unique<SpaceSubject>(space, std::move(*tlb), *frames, size);
         else
             subject = std::make_unique<ModelSubject>(space.levels(), options.tlb, size);
         state->runners.emplace_back(std::move(subject), size, space.levels(), options.walk_caches);

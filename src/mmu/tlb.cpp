@@ -117,7 +117,7 @@ std::expected<Translation, Fault> Tlb::translate_further(VirtAddr address, Prote
     }
     if (is_settled) {
         if (const auto hit = cache_.find(tag_, address, access)) return *hit;
-        if (cache_.contains(tag_, address)) ++counters_.permission_misses;
+        if (access != Protection() && cache_.contains(tag_, address)) ++counters_.permission_misses;
     }
     ++counters_.misses;
     auto found = std::as_const(*known_[current_].space).translate(address, access);

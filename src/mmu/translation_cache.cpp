@@ -60,7 +60,7 @@ TranslationCache::TranslationCache(const TlbGeometries& geometries)
         array.entries.resize(given[i].entries);
         array.ways = given[i].ways;
         array.set_mask = given[i].entries / given[i].ways - 1;
-        array.hints.resize(std::bit_ceil(given[i].entries));
+        array.hints.assign(std::bit_ceil(given[i].entries), array.entries.data());
         array.hint_mask = array.hints.size() - 1;
     }
 }
@@ -69,10 +69,11 @@ template <PageSize kSize>
 std::optional<Translation> TranslationCache::find_in(TlbTag tag, VirtAddr address,
                                                      Protection access) {
     Array& array = arrays_[index_of(kSize)];
+    if (array.valid == 0) return std::nullopt;
     const std::uint64_t key = tag.bits() | address.bits() >> static_cast<unsigned>(kSize);
     const std::size_t slot = array.slot_of(key);
     if (slot == kNone) return std::nullopt;
-    array.hints[key & array.hint_mask] = static_cast<std::uint32_t>(slot);
+    array.hints[key & array.hint_mask] = &array.entries[slot];
     Entry& entry = array.entries[slot];
     if (!permits(entry, access)) return std::nullopt;
     entry.used = ++array.clock;
@@ -87,8 +88,9 @@ std::optional<Translation> TranslationCache::find(TlbTag tag, VirtAddr address, 
 
 bool TranslationCache::contains(TlbTag tag, VirtAddr address) const {
     return std::any_of(kSizes.begin(), kSizes.end(), [&](PageSize size) {
-        return arrays_[index_of(size)].slot_of(
-                   tag.bits() | address.bits() >> static_cast<unsigned>(size)) != kNone;
+        const Array& array = arrays_[index_of(size)];
+        return array.valid != 0 &&
+               array.slot_of(tag.bits() | address.bits() >> static_cast<unsigned>(size)) != kNone;
     });
 }
 
@@ -109,7 +111,7 @@ void TranslationCache::insert(TlbTag tag, VirtAddr address, const Translation& t
             ++array.evictions;
         }
     }
-    array.hints[key & array.hint_mask] = static_cast<std::uint32_t>(slot);
+    array.hints[key & array.hint_mask] = &array.entries[slot];
     ++array.insertions;
     ++array.clock;
     array.entries[slot] = {
