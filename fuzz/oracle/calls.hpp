@@ -25,6 +25,7 @@ struct Call {
         remove,
         map,
         map_lazy,
+        map_guard,
         map_shared,
         unmap,
         protect,

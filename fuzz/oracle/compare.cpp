@@ -55,6 +55,13 @@ class Comparison {
             const auto found = space->translate(address + 8);
             std::uint64_t word = ~std::uint64_t{0};
             const auto read = space->read(address, std::as_writable_bytes(std::span(&word, 1)));
+            around.insert(page - 1);
+            around.insert(page + 1);
+            if (wanted.guard) {
+                if (found || found.error().kind != FaultKind::guard || read)
+                    differ(fmt::format("{}: {:#x} should be a guard", name, address.bits()));
+                continue;
+            }
             if (!read) differ(read.error().message);
             if (wanted.frame == 0) {
                 if (found || found.error().kind != FaultKind::demand_zero || word != 0 ||
@@ -86,8 +93,6 @@ class Comparison {
                                     "share one it should",
                                     name, address.bits()));
             }
-            around.insert(page - 1);
-            around.insert(page + 1);
         }
         const unsigned bits = virtual_address_bits(expected.levels);
         for (const std::uint64_t page : around) {

@@ -79,9 +79,18 @@ std::optional<ErrorCode> Model::map(const std::string& name, Range range, Protec
     if (next != space.pages.end() && next->first < first + range.pages()) return ErrorCode::overlap;
     for (std::uint64_t page = first; page < first + range.pages(); ++page) {
         const std::uint64_t frame = lazy ? 0 : next_frame_++;
-        space.pages[page] = {protection, frame};
+        space.pages[page] = {.protection = protection, .frame = frame};
         if (frame != 0) contents[frame] = 0;
     }
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::map_guard(const std::string& name, Range range) {
+    if (const auto error = map(name, range, Protection(Protection::kRead), true)) return error;
+    ModelSpace& space = spaces.at(name);
+    const std::uint64_t first = range.start.bits() >> 12;
+    for (std::uint64_t page = first; page < first + range.pages(); ++page)
+        space.pages[page] = {.protection = {}, .guard = true};
     return std::nullopt;
 }
 
@@ -105,8 +114,8 @@ std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
     for (std::uint64_t i = 0; i < source_range.pages(); ++i)
         shared.insert(from.pages.at(source_first + i).frame);
     for (std::uint64_t i = 0; i < range.pages(); ++i)
-        added[first + i] = {protection,
-                            from.pages.at(source_first + i % source_range.pages()).frame};
+        added[first + i] = {.protection = protection,
+                            .frame = from.pages.at(source_first + i % source_range.pages()).frame};
     space.pages.merge(added);
     return std::nullopt;
 }
@@ -128,7 +137,7 @@ std::optional<ErrorCode> Model::protect(const std::string& name, Range range,
     for (std::uint64_t page = first; page < first + range.pages(); ++page)
         if (!space.pages.contains(page)) return ErrorCode::not_mapped;
     for (std::uint64_t page = first; page < first + range.pages(); ++page)
-        space.pages[page].protection = protection;
+        if (!space.pages[page].guard) space.pages[page].protection = protection;
     return std::nullopt;
 }
 
@@ -137,6 +146,7 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
     ModelSpace& space = spaces.at(name);
     const auto page = space.pages.find(address.bits() >> 12);
     if (page == space.pages.end()) return ErrorCode::not_mapped;
+    if (page->second.guard) return ErrorCode::permission_denied;
     if (!page->second.protection.writable()) {
         return page->second.frame == 0 ? ErrorCode::not_mapped : ErrorCode::permission_denied;
     }

@@ -15,6 +15,7 @@ namespace holdfast::oracle {
 struct ModelPage {
     Protection protection;
     std::uint64_t frame = 0;  // the model's own number for a frame; 0 for a demand-zero page
+    bool guard = false;
 };
 
 struct ModelSpace {
@@ -43,6 +44,7 @@ class Model {
                                  bool lazy);
     std::optional<ErrorCode> map_shared(const std::string& name, Range range, Protection protection,
                                         const std::string& source, Range source_range);
+    std::optional<ErrorCode> map_guard(const std::string& name, Range range);
     std::optional<ErrorCode> unmap(const std::string& name, Range range);
     std::optional<ErrorCode> protect(const std::string& name, Range range, Protection protection);
     // Writes the first word of a page.

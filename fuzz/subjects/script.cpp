@@ -135,8 +135,8 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         call.protection = words.protection();
         call.other = words.word("source space");
         call.source = words.range();
-    } else if (verb == "unmap" || verb == "handle") {
-        call.verb = verb == "unmap" ? Verb::unmap : Verb::mark;
+    } else if (verb == "unmap" || verb == "handle" || verb == "guard") {
+        call.verb = verb == "unmap" ? Verb::unmap : verb == "guard" ? Verb::map_guard : Verb::mark;
         call.range = words.range();
     } else if (verb == "prefer") {
         call.verb = Verb::prefer;
@@ -267,6 +267,8 @@ std::string text_of(const Call& call) {
         case Verb::map_shared:
             return fmt::format("share {} {} {} {} {}", call.space, range(call.range), protection,
                                call.other, range(call.source));
+        case Verb::map_guard:
+            return fmt::format("guard {} {}", call.space, range(call.range));
         case Verb::unmap:
             return fmt::format("unmap {} {}", call.space, range(call.range));
         case Verb::protect:

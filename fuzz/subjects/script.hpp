@@ -10,6 +10,7 @@
 //     remove SPACE
 //     map SPACE ADDRESS PAGES PROT [NAME] PROT as r, rw, rwx, with u for user pages
 //     lazy SPACE ADDRESS PAGES PROT       demand-zero
+//     guard SPACE ADDRESS PAGES           guard pages
 //     share SPACE ADDRESS PAGES PROT SOURCE ADDRESS PAGES
 //     unmap SPACE ADDRESS PAGES
 //     protect SPACE ADDRESS PAGES PROT

@@ -75,6 +75,14 @@ const std::vector<NamedWorkload>& workloads() {
             operations
             lazy a 0x40002000 7 rw
         )"},
+        {"map_guard", "guard pages, over the edge of a table, protected and unmapped in part", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            guard a 0x401fe000 5
+            protect a 0x401ff000 2 rw
+            unmap a 0x40200000 1
+        )"},
         {"map_shared", "frames of another space", R"(
             create a
             create b

@@ -44,6 +44,7 @@ struct Mapping {
     std::uint64_t resident_bytes = 0;  // how much of the range has frames; the rest is zeros
     std::string name;                  // as given to `map`; often empty
     std::uint64_t name_offset = 0;     // of the first byte, in what `name` names
+    bool guard = false;                // mapped for nothing (MapOptions::guard)
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
 };
@@ -52,6 +53,10 @@ struct Mapping {
 struct MapOptions {
     // Reserve the range: pages read as zeros and get a frame at their first write.
     bool lazy = false;
+    // Reserve the range for nothing: each access is a fault (FaultKind::guard), nothing else can be
+    // mapped there, and only `unmap` changes it. The protection is not looked at; `maps` shows
+    // none.
+    bool guard = false;
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};
     std::uint64_t name_offset = 0;

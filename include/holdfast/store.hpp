@@ -58,9 +58,10 @@ struct OpenOptions {
     PmemEmulation emulation = PmemEmulation::from_environment;
     // Opens a copy, of which nothing reaches the file: it keeps every byte and its times, though a
     // store is opened, its logs replayed and whatever is asked for done to it. A file that may be
-    // written is mapped copy-on-write, which takes memory only for what changes. One that may not
-    // is copied to memory first, without its holes. A device cannot be opened so. Damaged words of
-    // the superblock are worked out again instead of refused: what can be read can be saved.
+    // written is mapped copy-on-write, which takes memory only for what changes. One that may not,
+    // or that has holes on a full file system, is copied to memory first, without its holes. A
+    // device cannot be opened so. Damaged words of the superblock are worked out again instead of
+    // refused: what can be read can be saved.
     bool as_copy = false;
 };
 

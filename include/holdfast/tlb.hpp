@@ -17,7 +17,9 @@
 // all look-ups walk; that is microseconds.
 //
 // Permissions are remembered with the entry and checked on every look-up. An access that the entry
-// does not permit is not refused by it, but walked for: the tables decide.
+// does not permit is not refused by it, but walked for: the tables decide. So a table that becomes
+// its space's own again (snapshot.hpp) need not be told: an entry may go on to say copy_on_write of
+// a page that may be written in place by now, and whoever writes is told so.
 //
 // Thread safety: a Tlb belongs to one thread; make one per thread. It keeps the stores of its
 // spaces open.

@@ -88,7 +88,7 @@ class TranslationCache {
     // An entry: 32 bytes, so that none lies across two lines of the processor's cache.
     struct Entry {
         std::uint64_t key = 0;   // the page's number, and the tag above it; 0 is no entry
-        std::uint64_t word = 0;  // the frame's physical address, and the protection below it
+        std::uint64_t word = 0;  // the frame's physical address, and below it what is permitted
         std::uint64_t used = 0, inserted = 0;  // when, by the array's clock
     };
     // `find` for hot paths, in one array and without a search: looks only at the entry where the
@@ -106,8 +106,9 @@ class TranslationCache {
     }
     template <PageSize kSize>
     [[gnu::always_inline]] static Translation translation(const Entry& entry, VirtAddr address) {
-        return {PhysAddr((entry.word & ~kProtectionMask) | (address.bits() & (bytes(kSize) - 1))),
-                kSize, Protection(static_cast<std::uint8_t>(entry.word & kProtectionMask))};
+        return {PhysAddr((entry.word & ~kFlagsMask) | (address.bits() & (bytes(kSize) - 1))), kSize,
+                Protection(static_cast<std::uint8_t>(entry.word & kProtectionMask)),
+                (entry.word & kCopyOnWrite) != 0};
     }
 
     // Remembers where the page of `address` is. Replaces the entry of the same page, if there is
@@ -138,7 +139,7 @@ class TranslationCache {
 
   private:
     static constexpr std::size_t kNone = ~std::size_t{0};
-    static constexpr std::uint64_t kProtectionMask = 15;
+    static constexpr std::uint64_t kProtectionMask = 15, kCopyOnWrite = 16, kFlagsMask = 31;
 
     static constexpr std::size_t index_of(PageSize size) {
         return (static_cast<std::size_t>(size) - kPageShift) / 9;

@@ -50,8 +50,9 @@ class Exporter {
         std::vector<CoreSegment> segments;
         std::uint64_t total_bytes = 0;
         for (Mapping& mapping : *mappings) {
-            // What is readable by nobody is what failed its checks.
-            const bool is_lost = !mapping.protection.readable() || is_out_of_reach(mapping);
+            // What is readable by nobody, and no guard, is what failed its checks.
+            const bool is_lost =
+                (!mapping.protection.readable() && !mapping.guard) || is_out_of_reach(mapping);
             if (is_lost && !options_.salvage) return damaged(mapping.range);
             if (is_lost) lose(mapping.range);
             total_bytes += mapping.range.size_bytes;

@@ -50,7 +50,7 @@ std::expected<Translation, Fault> ModelTables::walk(VirtAddr address) const {
         const Entry entry = tables_[at][format::slot_of(address, level)];
         if (!entry.is_present()) return fault(FaultKind::not_mapped, level);
         if (entry.is_leaf(level))
-            return table::detail::translation(entry, level, entry.protection(), address);
+            return table::detail::translation(entry, level, ~std::uint64_t{0}, address);
         at = entry.frame().value();
     }
 }

@@ -117,7 +117,7 @@ void TranslationCache::insert(TlbTag tag, VirtAddr address, const Translation& t
     array.entries[slot] = {
         .key = key,
         .word = (translation.physical.bits() & ~(bytes(translation.page_size) - 1)) |
-                translation.protection.mask(),
+                translation.protection.mask() | (translation.copy_on_write ? kCopyOnWrite : 0),
         .used = array.clock,
         .inserted = array.clock};
 }

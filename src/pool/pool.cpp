@@ -156,7 +156,7 @@ Result<std::unique_ptr<Pool>> Pool::open(const std::string& path, bool emulate_p
     if (auto fine = examine_for_open(path, layout, !as_copy); !fine)
         return std::unexpected(fine.error());
     std::optional<MemoryCopy> memory;
-    if (as_copy && !may_be_written(path)) {
+    if (as_copy && !may_be_mapped_as_copy(path)) {
         auto copied = MemoryCopy::of(path);
         if (!copied) return std::unexpected(copied.error());
         memory = std::move(*copied);

@@ -115,7 +115,17 @@ Result<std::string> examine_poolset(const std::string& path) {
 
 }  // namespace
 
-bool may_be_written(const std::string& path) { return access(path.c_str(), W_OK) == 0; }
+bool may_be_mapped_as_copy(const std::string& path) {
+    if (access(path.c_str(), W_OK) != 0) return false;
+    struct stat status{};
+    struct statvfs room{};
+    if (stat(path.c_str(), &status) != 0 || !S_ISREG(status.st_mode) ||
+        statvfs(path.c_str(), &room) != 0)
+        return true;
+    const auto size = static_cast<std::uint64_t>(status.st_size);
+    const std::uint64_t held = static_cast<std::uint64_t>(status.st_blocks) * 512;
+    return held >= size || room.f_bavail * room.f_frsize >= size - held;
+}
 
 Result<void> examine_for_open(const std::string& path, const std::string& layout, bool to_write) {
     if (is_poolset(path)) {

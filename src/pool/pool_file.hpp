@@ -12,8 +12,10 @@ namespace holdfast::pool {
 // Succeeds if `path` may be given to pmemobj_open: a pool of `layout`, a poolset without replicas
 // and with such a pool in it, or a device. `to_write`: and may be written.
 Result<void> examine_for_open(const std::string& path, const std::string& layout, bool to_write);
-// Whether the system would let us write the file, whatever its owner meant.
-bool may_be_written(const std::string& path);
+// Whether a copy-on-write mapping of the file can serve as a copy of it: if it may be written, as
+// libpmemobj opens it so; and if holes that it has can be read, for which tmpfs takes memory of its
+// file system, and ends the process (SIGBUS) when that is full.
+bool may_be_mapped_as_copy(const std::string& path);
 // Succeeds if `path` may be given to pmemobj_create: nothing there, or a poolset or device.
 Result<void> examine_for_create(const std::string& path, std::uint64_t size_bytes);
 

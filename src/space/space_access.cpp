@@ -139,20 +139,22 @@ Copied flush(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
                      });
 }
 
-Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& space) {
+Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& space,
+                                  table::PageRange pages) {
     struct Run {
         table::PageRange pages;
         Protection protection;
         std::uint64_t resident_pages = 0;
         bool damaged = false;
         bool lost = false;  // damaged only in that its memory is out of reach
+        bool guard = false;
     };
     std::vector<Run> runs;
     std::size_t first_of_part = 0;  // what lies before it is not continued
     std::vector<Annotation> names;
     {
         const std::shared_lock lock(space.names);
-        auto all = Annotations(memory.pool(), space.annotations).in(table::all_pages(space.levels));
+        auto all = Annotations(memory.pool(), space.annotations).in(pages);
         if (!all) return std::unexpected(all.error());
         names = std::move(*all);
         const ReaderSection section;
@@ -164,26 +166,31 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
                 visited.entry.is_present() && !visited.damage ? visited.pages.count() : 0;
             const bool damaged = visited.damage.has_value();
             const bool lost = damaged && is_loss(*visited.damage);
+            const bool guard = !damaged && !visited.entry.is_present() &&
+                               visited.entry.absent_kind() == format::AbsentKind::guard;
             const Protection protection = damaged && !lost ? Protection() : visited.protection;
             if (runs.size() > first_of_part && runs.back().pages.end == visited.pages.begin &&
                 runs.back().protection == protection && runs.back().damaged == damaged &&
-                runs.back().lost == lost) {
+                runs.back().lost == lost && runs.back().guard == guard) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
             } else {
-                runs.push_back({visited.pages, protection, resident, damaged, lost});
+                runs.push_back({visited.pages, protection, resident, damaged, lost, guard});
             }
         };
         // A run must not hide the edge of a name: visit between the edges.
-        std::vector<std::uint64_t> edges = {0};
+        std::vector<std::uint64_t> edges = {pages.begin};
+        const auto add_edge = [&](std::uint64_t page) {
+            if (page > pages.begin && page < pages.end) edges.push_back(page);
+        };
         for (const Annotation& name : names) {
             if (name.name.empty()) continue;  // there for a handle
-            edges.push_back(name.first_page);
-            edges.push_back(name.end_page());
+            add_edge(name.first_page);
+            add_edge(name.end_page());
         }
-        const std::uint64_t end = table::all_pages(space.levels).end;
-        edges.push_back(end / 2);  // the two halves of the address space are not neighbours
-        edges.push_back(end);
+        // The two halves of the address space are not neighbours.
+        add_edge(table::all_pages(space.levels).end / 2);
+        edges.push_back(pages.end);
         std::sort(edges.begin(), edges.end());
         for (std::size_t i = 0; i + 1 < edges.size(); ++i) {
             if (edges[i] == edges[i + 1]) continue;
@@ -201,6 +208,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
                                                                                     << kPageShift};
         mapping.protection = run.protection;
         mapping.resident_bytes = run.resident_pages << kPageShift;
+        mapping.guard = run.guard;
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
         } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin &&

@@ -9,6 +9,7 @@
 #include "holdfast/space.hpp"
 #include "memory/physical_memory.hpp"
 #include "space/space_state.hpp"
+#include "table/table_editor.hpp"
 
 namespace holdfast::space {
 
@@ -31,7 +32,9 @@ Copied write(const memory::PhysicalMemory& memory, detail::SpaceState& space, Vi
 Copied flush(const memory::PhysicalMemory& memory, detail::SpaceState& space, VirtAddr address,
              std::size_t size_bytes);
 
-Result<std::vector<Mapping>> maps(const memory::PhysicalMemory& memory, detail::SpaceState& space);
+// The mappings in the range; what reaches out of it is cut off at its ends.
+Result<std::vector<Mapping>> maps(const memory::PhysicalMemory& memory, detail::SpaceState& space,
+                                  table::PageRange pages);
 SpaceInfo info(const memory::PhysicalMemory& memory, const detail::SpaceState& space);
 
 }  // namespace holdfast::space

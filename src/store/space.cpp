@@ -8,6 +8,7 @@
 #include "space/space_access.hpp"
 #include "store/store_state.hpp"
 #include "store/transaction_state.hpp"
+#include "table/visit.hpp"
 
 namespace holdfast {
 
@@ -16,10 +17,13 @@ using detail::TransactionState;
 namespace {
 
 Error error_of(const Fault& fault, const char* action, const detail::SpaceState& space) {
-    const ErrorCode code = fault.kind == FaultKind::protection ? ErrorCode::permission_denied
-                           : fault.is_loss()                   ? ErrorCode::lost
-                           : fault.is_damage()                 ? ErrorCode::damaged
-                                                               : ErrorCode::not_mapped;
+    const bool is_refused = fault.kind == FaultKind::protection ||
+                            fault.kind == FaultKind::copy_on_write ||
+                            fault.kind == FaultKind::guard;
+    const ErrorCode code = is_refused          ? ErrorCode::permission_denied
+                           : fault.is_loss()   ? ErrorCode::lost
+                           : fault.is_damage() ? ErrorCode::damaged
+                                               : ErrorCode::not_mapped;
     std::string message =
         fmt::format("cannot {} in space \"{}\": {}", action, space.name(), fault.to_string());
     if (fault.region) {
@@ -150,7 +154,7 @@ Result<Handle> Space::handle(Range range) {
 }
 
 Result<std::vector<Mapping>> Space::maps() const {
-    return space::maps(state_->store->memory, *state_);
+    return space::maps(state_->store->memory, *state_, table::all_pages(state_->levels));
 }
 
 std::string Space::name() const { return state_->name(); }

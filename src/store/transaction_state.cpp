@@ -169,15 +169,19 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     PageRange pages;
-    if (auto fine = check(**joined, "map", range, protection, pages); !fine) return fine;
+    const auto needed = options.guard ? std::nullopt : std::optional(protection);
+    if (auto fine = check(**joined, "map", range, needed, pages); !fine) return fine;
     TableEditor editor(session_, (*joined)->root);
     auto place = unmapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
     const auto where = placement(**joined, options.region);
     if (!where) return std::unexpected(where.error());
     if (auto done = annotate(**joined, pages, options); !done) return done;
-    return spoiled_by(options.lazy ? editor.map_lazy(*place, protection)
-                                   : editor.map(*place, protection, *where));
+    if (options.guard)
+        return spoiled_by(editor.map_absent(*place, format::AbsentKind::guard, Protection()));
+    if (options.lazy)
+        return spoiled_by(editor.map_absent(*place, format::AbsentKind::demand_zero, protection));
+    return spoiled_by(editor.map(*place, protection, *where));
 }
 
 Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& space, Range range,

@@ -319,20 +319,19 @@ Result<void> TableEditor::map_frames(const Place& place, Protection protection,
     return map_in(place.table, place.position, range, protection, &source);
 }
 
-Result<void> TableEditor::map_lazy(const Place& place, Protection protection) {
-    return map_in(place.table, place.position, place.range, protection, nullptr);
+Result<void> TableEditor::map_absent(const Place& place, AbsentKind kind, Protection protection) {
+    return map_in(place.table, place.position, place.range, protection, nullptr, kind);
 }
 
 Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& position, PageRange range,
-                                 Protection protection, LeafSource* source) {
+                                 Protection protection, LeafSource* source, AbsentKind kind) {
     if (auto fine = enter(table, position); !fine) return fine;
     const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
         const Entry old = session_.load_entry(table, slot);
         if (source == nullptr && whole && old.is_empty()) {
             // One entry stands for all the range below it.
-            session_.store_entry(
-                table, slot,
-                Entry::absent(AbsentKind::demand_zero, protection, 0, position.entry(slot)));
+            session_.store_entry(table, slot,
+                                 Entry::absent(kind, protection, 0, position.entry(slot)));
             return {};
         }
         if (position.level == 1) {
@@ -347,11 +346,12 @@ Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& positio
         if (!old.is_empty()) {
             auto below = editable(table, position, slot, part);
             if (!below) return std::unexpected(below.error());
-            return map_in(*below, child, part, protection, source);
+            return map_in(*below, child, part, protection, source, kind);
         }
         auto made = session_.take_table(child);
         if (!made) return std::unexpected(made.error());
-        if (auto done = map_in(made->frame, child, part, protection, source); !done) return done;
+        if (auto done = map_in(made->frame, child, part, protection, source, kind); !done)
+            return done;
         session_.store_entry(table, slot,
                              Entry::table(made->frame, position.entry(slot), made->generation));
         return {};
@@ -612,6 +612,7 @@ Result<void> TableEditor::protect(const Place& place, Protection protection) {
 
 Result<Entry> TableEditor::reprotected(Entry entry, const TablePosition& position, unsigned slot,
                                        Protection protection) const {
+    if (!entry.is_present() && entry.absent_kind() == AbsentKind::guard) return entry;
     if (!entry.is_present() || is_gone(entry))
         return entry.with_protection(protection, position.entry(slot), 0);
     const auto metadata = session_.metadata_of(entry.frame());

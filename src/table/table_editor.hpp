@@ -71,7 +71,7 @@ class TableEditor {
     Result<void> map(const Place& place, Protection protection, memory::Placement placement = {});
     Result<void> map_frames(const Place& place, Protection protection,
                             const std::vector<FrameNumber>& frames);
-    Result<void> map_lazy(const Place& place, Protection protection);
+    Result<void> map_absent(const Place& place, format::AbsentKind kind, Protection protection);
     // Gives a frame of zeros to a demand-zero page.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {});
     // Gives the page a frame of its own, with the same bytes, if forks or snapshots share the one
@@ -124,8 +124,10 @@ class TableEditor {
     std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
                                  PageRange range) const;
     static std::uint64_t tables_for(const TablePosition& position, PageRange range);
+    // Without a source, entries that are absent, of this kind.
     Result<void> map_in(FrameNumber table, const TablePosition& position, PageRange range,
-                        Protection protection, LeafSource* source);
+                        Protection protection, LeafSource* source,
+                        format::AbsentKind kind = format::AbsentKind::demand_zero);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,
                                     Entry entry);
     struct Unmapped {

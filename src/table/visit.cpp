@@ -15,6 +15,7 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
     for (std::uint64_t page = pages.begin; page < pages.end;) {
         const std::uint64_t slot_begin = page & ~(span - 1);
         const PageRange part{page, std::min(pages.end, slot_begin + span)};
+        if (visitor.is_enough && visitor.is_enough(page)) return;
         page = part.end;
         const auto slot = static_cast<unsigned>(slot_begin / span % kEntriesPerTable);
         std::uint64_t* const word = window->table(table) + slot;

@@ -23,6 +23,8 @@ struct VisitedRange {
 struct Visitor {
     std::function<void(const VisitedRange&)> range;
     std::function<void(FrameNumber, const TablePosition&)> table;
+    // If given, asked before each entry, whose first page it is: true ends the visit.
+    std::function<bool(std::uint64_t page)> is_enough = {};
 };
 
 void visit(const memory::PhysicalMemory& memory, const Root& root, PageRange pages,

@@ -136,6 +136,8 @@ void add_mapping_commands(CLI::App& app, Context& context) {
             add_page_size(command);
             command.add_flag("--lazy", arguments.options.lazy,
                              "reserve the range: a page gets a frame at its first write");
+            command.add_flag("--guard", arguments.options.guard,
+                             "reserve the range for nothing: every access is a fault");
             command.add_option("--name", arguments.options.name, "what `maps` shows for the range");
             command.add_option("--region", arguments.options.region,
                                "the region to take frames from first (as the space prefers)");
