@@ -60,7 +60,27 @@ TEST(Script, SaysWhatIsWrongWithALine) {
 }
 
 TEST(Shrink, LeavesOutAllThatTheFailureDoesNotNeed) {
-    const Script script = value_of(find_workload("mix-6-12"));
+    const Script script = value_of(Script::parse("long", R"(
+        create a
+        create b
+        create d 5
+        map a 0x40000000 3 rw
+        lazy b 0x50000000 4 rw
+        fork a e
+        write a 0x40000000 7
+        operations
+        unmap a 0x40000000 1
+        map a 0x60000000 40 rw
+        begin
+        rename b c
+        map a 0x70000000 2 r
+        protect a 0x40001000 1 r
+        commit
+        write c 0x50001000 9
+        guard d 0x40000000 2
+        map c 0x40000000 5 rw
+        release 10
+    )"));
     const auto count = [](const Script& of, Verb verb) {
         std::size_t calls = 0;
         for (const auto* steps : {&of.set_up, &of.operations})
