@@ -6,11 +6,14 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "memory/reader_section.hpp"
 #include "support/temporary_pool.hpp"
 
 namespace holdfast::test {
@@ -154,6 +157,54 @@ TEST(ForkConcurrency, ReadersOfWhatWasCopiedSeeNoneOfTheOthersBytes) {
     reader.join();
     EXPECT_EQ(wrong, 0u);
     expect_clean(store);
+}
+
+// Whether the call returns while somebody is in a page, as a reader or as a writer is. One that
+// waits for them cannot, however long we look.
+bool returns_beside_a_reader(const std::function<void()>& call) {
+    std::atomic<bool> returned = false;
+    std::thread caller;
+    bool early = false;
+    {
+        const memory::ReaderSection section;
+        caller = std::thread([&] {
+            call();
+            returned = true;
+        });
+        for (int look = 0; look < 100 && !early; ++look) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            early = returned;
+        }
+    }
+    caller.join();
+    return early;
+}
+
+TEST(ForkConcurrency, AForkWaitsForThoseWhoAreWriting) {
+    const TemporaryPool pool;
+    Store store = pool.create();
+    Space space = value_of(store.create_space("space"));
+    must(space.map({kStart, kPageSize}, protection::rw));
+    EXPECT_FALSE(returns_beside_a_reader([&] { value_of(store.fork_space("space", "fork")); }));
+    EXPECT_FALSE(
+        returns_beside_a_reader([&] { value_of(store.create_snapshot("space", "snapshot")); }));
+    // Nobody else has to wait.
+    EXPECT_TRUE(
+        returns_beside_a_reader([&] { must(space.map({page(1), kPageSize}, protection::rw)); }));
+}
+
+TEST(ForkConcurrency, WhatOthersHaveCopiedIsWrittenWhenTheirReadersHaveLeft) {
+    const TemporaryPool pool;
+    Store store = pool.create();
+    Space space = value_of(store.create_space("space"));
+    must(space.map({kStart, 2 * kPageSize}, protection::rw));
+    Space fork = value_of(store.fork_space("space", "fork"));
+    std::array<std::byte, 8> bytes{};
+    must(space.write(kStart, bytes));
+    // The tables and the page are the fork's alone now; a reader of the space may be in them.
+    EXPECT_FALSE(returns_beside_a_reader([&] { must(fork.write(kStart, bytes)); }));
+    // After that grace period there is nobody to wait for.
+    EXPECT_TRUE(returns_beside_a_reader([&] { must(fork.write(page(1), bytes)); }));
 }
 
 }  // namespace
