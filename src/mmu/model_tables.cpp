@@ -15,7 +15,7 @@ constexpr format::OwnerId kOwner = 1;
 }  // namespace
 
 ModelTables::ModelTables(Levels levels, PageSize page_size)
-    : levels_(levels), leaf_level_(level_of(page_size)), tables_(1) {}
+    : levels_(levels), leaf_level_(table::level_of(page_size)), tables_(1) {}
 
 void ModelTables::map(VirtAddr address, Protection protection) {
     const table::Root root{Entry(), levels_, kOwner};

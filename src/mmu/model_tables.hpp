@@ -15,11 +15,6 @@
 
 namespace holdfast::mmu {
 
-// The level of the entries that map pages of this size.
-constexpr unsigned level_of(PageSize size) {
-    return (static_cast<unsigned>(size) - static_cast<unsigned>(kPageShift)) / 9 + 1;
-}
-
 class ModelTables {
   public:
     ModelTables(Levels levels, PageSize page_size);

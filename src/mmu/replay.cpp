@@ -69,14 +69,13 @@ class SpaceSubject final : public Subject {
             if (!mapped) return std::unexpected(mapped.error());
             return true;
         }
-        if (fault.kind == FaultKind::demand_zero && fault.protection.writable()) {
-            // Its first write gives it its frame.
-            const std::byte zero{0};
-            auto written = space_.write(fault.address, {&zero, 1});
-            if (!written) return std::unexpected(written.error());
-            return true;
-        }
-        return false;
+        // The first write gives a page its frame, or one of its own.
+        const bool is_first =
+            fault.kind == FaultKind::demand_zero || fault.kind == FaultKind::copy_on_write;
+        if (!is_first || !fault.protection.writable()) return false;
+        if (auto done = space_.fault(fault.address, protection::w); !done)
+            return std::unexpected(done.error());
+        return true;
     }
     std::uint64_t walks() const override { return tlb_.misses(); }
     std::uint64_t reach_bytes() override { return tlb_.reach_bytes(); }
@@ -184,7 +183,7 @@ class Runner {
             return {};
         }
         ++run_.misses;
-        const unsigned leaf_level = mmu::level_of(found->page_size);
+        const unsigned leaf_level = table::level_of(found->page_size);
         run_.entries_read += static_cast<unsigned>(levels_) - leaf_level + 1;
         run_.entries_read_cached += walk_caches_.walk(address, levels_, leaf_level);
         return {};

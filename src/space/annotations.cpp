@@ -90,9 +90,9 @@ Result<void> Annotations::add(Annotation annotation) {
 
 Result<void> Annotations::become(const Annotations& other) {
     constexpr table::PageRange kAll{0, ~std::uint64_t{0}};
-    if (auto done = cut(kAll); !done) return done;
     auto all = other.in(kAll);
     if (!all) return std::unexpected(all.error());
+    if (auto done = cut(kAll); !done) return done;
     for (Annotation& each : *all) changes_[each.first_page] = std::move(each);
     return {};
 }

@@ -30,7 +30,7 @@ class Annotations {
     Result<void> cut(table::PageRange range);
     // Adds one over a range that has none; continues the one before it where the name does.
     Result<void> add(Annotation annotation);
-    // Those of `other`, and no others, as it sees them now.
+    // Those of `other`, and no others, as it sees them now. After an error nothing is changed.
     Result<void> become(const Annotations& other);
     // Gives the range a mark, or finds the one it has. invalid_argument if a name begins or ends
     // within it.

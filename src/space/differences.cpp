@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -37,8 +36,6 @@ class Comparison {
         bool is_damaged = false;
         unsigned entry_level = 0;  // where the entry stands
     };
-    using Sides = std::array<Side, 2>;
-
     static Side table_of(const table::Root& root) {
         Side side;
         side.entry = root.entry;

@@ -94,8 +94,7 @@ std::expected<Translation, Fault> walk_in_section(const PhysicalMemory& memory,
 Fault refused(const Translation& found, Protection access, VirtAddr address) {
     Fault fault{.kind = FaultKind::protection,
                 .address = address,
-                .level = static_cast<std::uint8_t>(
-                    (static_cast<unsigned>(found.page_size) - kPageShift) / 9 + 1),
+                .level = static_cast<std::uint8_t>(table::level_of(found.page_size)),
                 .protection = found.protection};
     if (found.copy_on_write) {
         fault.protection = found.protection | protection::w;

@@ -1,7 +1,5 @@
 #include "holdfast/inspect.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "memory/reader_section.hpp"
@@ -82,12 +80,8 @@ Result<std::optional<Fault>> write_page(Space& space, VirtAddr address,
 }  // namespace
 
 Result<Transferred> poke(Space space, std::span<const PokePiece> pieces, PokePolicy policy) {
-    if (space.is_snapshot())
-        return fail(
-            ErrorCode::permission_denied,
-            fmt::format("\"{}\" is a snapshot, which nobody changes; fork it, and change the "
-                        "fork",
-                        space.name()));
+    if (auto fine = TransactionState::check_change(space.state()); !fine)
+        return std::unexpected(fine.error());
     if (auto begun = space.state().store->begin_data_changes(); !begun)
         return std::unexpected(begun.error());
     // Whatever ends this: what was written until then is durable.

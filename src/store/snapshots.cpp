@@ -4,30 +4,34 @@
 #include <shared_mutex>
 
 #include "holdfast/store.hpp"
-#include "memory/reader_section.hpp"
 #include "space/differences.hpp"
 #include "store/store_state.hpp"
 
 namespace holdfast {
 
-Result<Space> Store::fork_space(const std::string& from, const std::string& to) {
-    auto source = open_space(from);
+namespace {
+
+using Make = Result<Space> (Transaction::*)(const Space& source, const std::string& name);
+
+Result<Space> make_of(Store& store, const std::string& source_name, const std::string& name,
+                      Make make) {
+    const auto source = store.open_space(source_name);
     if (!source) return source;
-    Transaction transaction = begin();
-    auto space = transaction.fork_space(*source, to);
-    if (!space) return space;
+    Transaction transaction = store.begin();
+    auto made = (transaction.*make)(*source, name);
+    if (!made) return made;
     if (auto done = transaction.commit(); !done) return std::unexpected(done.error());
-    return space;
+    return made;
+}
+
+}  // namespace
+
+Result<Space> Store::fork_space(const std::string& from, const std::string& to) {
+    return make_of(*this, from, to, &Transaction::fork_space);
 }
 
 Result<Space> Store::create_snapshot(const std::string& space, const std::string& name) {
-    auto source = open_space(space);
-    if (!source) return source;
-    Transaction transaction = begin();
-    auto snapshot = transaction.create_snapshot(*source, name);
-    if (!snapshot) return snapshot;
-    if (auto done = transaction.commit(); !done) return std::unexpected(done.error());
-    return snapshot;
+    return make_of(*this, space, name, &Transaction::create_snapshot);
 }
 
 Result<void> Store::rollback(const std::string& space_name, const std::string& snapshot_name) {

@@ -17,12 +17,12 @@ using format::SpaceRecord;
 using table::Entry;
 using table::TableEditor;
 
-Result<void> TransactionState::check_change(const Joined& joined) const {
-    if (!joined.space->is_snapshot) return {};
+Result<void> TransactionState::check_change(const SpaceState& space) {
+    if (!space.is_snapshot) return {};
     return fail(
         ErrorCode::permission_denied,
         fmt::format("\"{}\" is a snapshot, which nobody changes; fork it, and change the fork",
-                    joined.space->name()));
+                    space.name()));
 }
 
 Result<std::shared_ptr<SpaceState>> TransactionState::fork_space(
@@ -66,7 +66,7 @@ Result<void> TransactionState::rollback(const std::shared_ptr<SpaceState>& space
         if (auto done = join(each); !done) return std::unexpected(done.error());
     Joined& joined = **join(space);
     Joined& from = **join(snapshot);
-    if (auto fine = check_change(joined); !fine) return fine;
+    if (auto fine = check_change(*space); !fine) return fine;
     if (!snapshot->is_snapshot || snapshot->owner != space->owner)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("\"{}\" is no snapshot of \"{}\" or of what it was forked from",

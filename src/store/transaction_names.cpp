@@ -192,7 +192,7 @@ Result<void> TransactionState::prefer_region(const std::shared_ptr<SpaceState>& 
     if (!on_medium) return std::unexpected(on_medium.error());
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
-    if (auto fine = check_change(**joined); !fine) return fine;
+    if (auto fine = check_change(*space); !fine) return fine;
     (*joined)->new_region = *on_medium;
     return {};
 }

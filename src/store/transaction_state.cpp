@@ -103,7 +103,7 @@ Result<memory::Placement> TransactionState::placement(const Joined& joined,
 
 Result<void> TransactionState::check(const Joined& joined, const char* action, Range range,
                                      std::optional<Protection> protection, PageRange& pages) const {
-    if (auto fine = check_change(joined); !fine) return fine;
+    if (auto fine = check_change(*joined.space); !fine) return fine;
     const Levels levels = joined.space->levels;
     const auto refuse = [&](const char* why) {
         return fail(ErrorCode::invalid_argument,
@@ -275,7 +275,7 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space
                                         VirtAddr address) {
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
-    if (auto fine = check_change(**joined); !fine) return fine;
+    if (auto fine = check_change(*space); !fine) return fine;
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     return spoiled_by(TableEditor(session_, (*joined)->root)
@@ -285,7 +285,7 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space
 Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address) {
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
-    if (auto fine = check_change(**joined); !fine) return fine;
+    if (auto fine = check_change(*space); !fine) return fine;
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = page_index(address, space->levels);

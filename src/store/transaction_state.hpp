@@ -53,6 +53,9 @@ class TransactionState {
     std::expected<Translation, Fault> translate(const std::shared_ptr<SpaceState>& space,
                                                 VirtAddr address);
 
+    // permission_denied for a snapshot.
+    static Result<void> check_change(const SpaceState& space);
+
     Result<void> commit();
     void abort();
 
@@ -81,7 +84,6 @@ class TransactionState {
                                                    format::SpaceRecord record,
                                                    table::TakenFrame record_frame,
                                                    table::TakenFrame root_table);
-    Result<void> check_change(const Joined& joined) const;
     Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
     Result<std::shared_ptr<SpaceState>> named(const std::string& name);
     Result<format::OwnerId> next_owner();

@@ -56,6 +56,14 @@ constexpr std::uint64_t entry_pages(unsigned level) {
     return std::uint64_t{1} << (9 * (level - 1));
 }
 
+// The level of the entries that map pages of this size, and the size.
+constexpr unsigned level_of(PageSize size) {
+    return (static_cast<unsigned>(size) - static_cast<unsigned>(kPageShift)) / 9 + 1;
+}
+constexpr PageSize page_size_of(unsigned level) {
+    return static_cast<PageSize>(kPageShift + 9 * (level - 1));
+}
+
 // Where a table is linked.
 struct TablePosition {
     unsigned level = 0;
@@ -117,7 +125,7 @@ inline Translation translation(Entry leaf, unsigned level, std::uint64_t links, 
     const Protection protection = Entry::protection_of(leaf.bits() & links, leaf.bits());
     return {
         PhysAddr((leaf.bits() & Entry::kFrameMask & ~offset_mask) | (address.bits() & offset_mask)),
-        static_cast<PageSize>(kPageShift + 9 * (level - 1)), protection,
+        page_size_of(level), protection,
         leaf.is_copy_on_write() || (leaf.is_writable() && !protection.writable())};
 }
 

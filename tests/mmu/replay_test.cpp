@@ -261,6 +261,23 @@ TEST_F(Replay, ThroughASpaceAsItIs) {
     EXPECT_EQ(run.faults, expected);
 }
 
+TEST_F(Replay, ThroughAForkTheFirstStoreToAPageCopiesIt) {
+    must(space.map({kStart, 8_KiB}, protection::rw));
+    Space source = space;
+    space = value_of(store.fork_space(source.name(), "fork"));
+    TraceReplay replay = make();
+    for (int round = 0; round < 2; ++round) {
+        must(replay.run({AccessKind::load, kStart, 8}));
+        must(replay.run({AccessKind::store, kStart, 8}));
+    }
+    const PageSizeRun run = replay.report().runs[0];
+    EXPECT_EQ(run.mapped_on_demand, 1u);
+    EXPECT_TRUE(run.faults.empty());
+    EXPECT_NE(space.translate(kStart)->physical, source.translate(kStart)->physical);
+    EXPECT_EQ(space.translate(kStart + 4_KiB)->physical,
+              source.translate(kStart + 4_KiB)->physical);
+}
+
 TEST_F(Replay, AddressesThatTheLevelsCannotTranslate) {
     space = value_of(store.create_space("small", {.levels = Levels::three}));
     TraceReplay replay = make();
