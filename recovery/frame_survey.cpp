@@ -40,9 +40,9 @@ Damage damage(const char* what, FrameNumber frame, const std::string& says, Reme
             .number = number};
 }
 
-// A frame whose metadata is one that somebody has written.
+// A frame whose metadata is one that somebody has written. `end`: of all that it stands for.
 std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
-                              const memory::MetadataWords& words, Found& found) {
+                              const memory::MetadataWords& words, Found& found, FrameNumber& end) {
     const std::uint64_t word0 = pool::load_word(words.word0);
     const std::uint64_t word1 = pool::load_word(words.word1());
     // What a build claims is free as soon as its record is dealt with, and may be anything until
@@ -57,6 +57,8 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
         return damage("I5 metadata", frame, "has metadata that fails its checksum",
                       use.references() == 0 ? Remedy::free_frames : Remedy::none, 1);
     const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
+    const std::uint64_t frames = format::frames_of(metadata.kind);
+    end = frame + frames;
     if (metadata.kind == FrameKind::free) {
         ++found.free;
         if (use.references() == 0) return std::nullopt;
@@ -67,7 +69,7 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
         add_leaked(found.leaked, {frame, 1, metadata.kind, metadata.owner, metadata.index});
         return std::nullopt;
     }
-    ++(use.from_spaces != 0 ? found.reachable : found.limbo);
+    (use.from_spaces != 0 ? found.reachable : found.limbo) += frames;
     ++found.by_kind[static_cast<std::size_t>(metadata.kind)];
     // What a removed fork has shared with others is in use, and limbo has a reference, too.
     if (use.from_spaces != 0 && use.from_limbo != 0 && metadata.kind != FrameKind::shared_data &&
@@ -80,6 +82,23 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
                       fmt::format("(kind {}) has {} references and says {}", name_of(metadata.kind),
                                   use.references(), metadata.references),
                       Remedy::set_references, use.references());
+    return std::nullopt;
+}
+
+// A part of a huge frame in use, whose record stands for it. A build that is about to make it a
+// frame of its own may write to its metadata.
+std::optional<Damage> look_at_part(FrameNumber frame, const FrameUses::Use& use,
+                                   const memory::MetadataWords& words) {
+    if (use.references() != 0)
+        return damage("I4 account", frame, "is used, and a part of a huge frame", Remedy::none, 0);
+    if (use.building) return std::nullopt;
+    const std::uint64_t word0 = pool::load_word(words.word0);
+    if (!FrameMetadata::is_valid(words.home, word0, pool::load_word(words.word1())))
+        return damage("I5 metadata", frame, "has metadata that fails its checksum",
+                      Remedy::free_frames, 1);
+    if (FrameMetadata::kind_of(word0) != FrameKind::free)
+        return damage("I4 account", frame, "is in use, and a part of a huge frame",
+                      Remedy::free_frames, 1);
     return std::nullopt;
 }
 
@@ -118,6 +137,7 @@ const char* name_of(FrameKind kind) {
 }
 
 table::PageRange LeakedRun::pages() const {
+    if (is_huge()) return {index, index + format::frames_of(kind)};
     const unsigned shift = format::is_table(kind) ? 9 * format::table_level(kind) : 0;
     return {index << shift, (index + count) << shift};
 }
@@ -141,17 +161,27 @@ std::vector<LeakedRun> survey_frames(const memory::PhysicalMemory& memory, const
     for (std::size_t number = 0; number < regions.size(); ++number) {
         const memory::Region& region = regions[number];
         const std::uint64_t initialized = region.initialized();
-        std::vector<Found> found((region.frame_count() + kFramesPerPiece - 1) / kFramesPerPiece);
+        // Aligned by their numbers, so that 2 MiB never lie in two.
+        const std::uint64_t first_piece = region.base().value() / kFramesPerPiece;
+        std::vector<Found> found((region.end().value() - 1) / kFramesPerPiece - first_piece + 1);
         std::atomic<std::uint64_t> looked_at = 0;
         const auto piece = [&](std::size_t at_piece) {
-            const std::uint64_t begin = at_piece * kFramesPerPiece;
-            const std::uint64_t end = std::min(begin + kFramesPerPiece, region.frame_count());
+            const FrameNumber piece_base((first_piece + at_piece) * kFramesPerPiece);
+            const std::uint64_t begin = std::max(piece_base, region.base()) - region.base();
+            const std::uint64_t end =
+                std::min(piece_base + kFramesPerPiece, region.end()) - region.base();
+            // Up to here, what is seen are parts of a huge frame.
+            FrameNumber parts_end;
+            if (const auto huge = memory.huge_frame_around(region.base() + begin))
+                parts_end = huge->end();
             for (std::uint64_t at = begin; at < end; ++at) {
                 const FrameNumber frame = region.base() + at;
                 const FrameUses::Use use = uses.of(number, at);
                 std::optional<Damage> wrong;
-                if (at < initialized) {
-                    wrong = look_at(frame, use, region.metadata(frame), found[at_piece]);
+                if (frame < parts_end) {
+                    wrong = look_at_part(frame, use, region.metadata(frame));
+                } else if (at < initialized) {
+                    wrong = look_at(frame, use, region.metadata(frame), found[at_piece], parts_end);
                 } else {
                     ++found[at_piece].free;
                     if (use.references() != 0)

@@ -22,12 +22,15 @@ struct LeakedRun {
     format::OwnerId owner = 0;
     std::uint64_t index = 0;  // of the first
 
-    bool has_place() const { return kind == format::FrameKind::data || format::is_table(kind); }
+    bool is_huge() const { return format::frames_of(kind) != 1; }
+    bool has_place() const {
+        return kind == format::FrameKind::data || is_huge() || format::is_table(kind);
+    }
     // Which pages of the owner these were, or were below.
     table::PageRange pages() const;
     bool continued_by(const LeakedRun& next) const {
-        return first + count == next.first && kind == next.kind && owner == next.owner &&
-               (!has_place() || index + count == next.index);
+        return first + count == next.first && !is_huge() && kind == next.kind &&
+               owner == next.owner && (!has_place() || index + count == next.index);
     }
     std::string to_string() const;
 };

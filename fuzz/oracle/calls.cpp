@@ -14,10 +14,11 @@ using Verb = Call::Verb;
 
 std::string Call::to_string() const {
     constexpr std::array kNames = {
-        "create", "fork",     "snapshot",  "rollback",    "rename",        "remove",
-        "map",    "map_lazy", "map_guard", "map_shared",  "unmap",         "protect",
-        "write",  "mark",     "prefer",    "grow",        "release_limbo", "add_volatile",
-        "detach", "attach",   "move",      "finish_moves"};
+        "create",       "fork",    "snapshot",   "rollback",  "rename",
+        "remove",       "map",     "map_lazy",   "map_guard", "map_huge",
+        "lazy_huge",    "promote", "map_shared", "unmap",     "protect",
+        "write",        "mark",    "prefer",     "grow",      "release_limbo",
+        "add_volatile", "detach",  "attach",     "move",      "finish_moves"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -36,13 +37,13 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
                                                       0xffff'ffff'ffc0'0000};
     constexpr std::array<std::uint64_t, 8> kPages = {1, 1, 2, 5, 40, 512, 700, 1300};
     constexpr std::array<const char*, 3> kSpaces = {"a", "b", "c"};
-    constexpr std::array<Verb, 26> kVerbs = {
-        Verb::map_guard, Verb::fork,       Verb::fork,    Verb::fork,   Verb::snapshot,
-        Verb::rollback,  Verb::create,     Verb::create,  Verb::rename, Verb::remove,
-        Verb::map,       Verb::map,        Verb::map,     Verb::map,    Verb::map_lazy,
-        Verb::map_lazy,  Verb::map_shared, Verb::unmap,   Verb::unmap,  Verb::unmap,
-        Verb::protect,   Verb::protect,    Verb::protect, Verb::write,  Verb::write,
-        Verb::write};
+    constexpr std::array<Verb, 27> kVerbs = {
+        Verb::map_huge, Verb::map_guard, Verb::fork,       Verb::fork,    Verb::fork,
+        Verb::snapshot, Verb::rollback,  Verb::create,     Verb::create,  Verb::rename,
+        Verb::remove,   Verb::map,       Verb::map,        Verb::map,     Verb::map,
+        Verb::map_lazy, Verb::map_lazy,  Verb::map_shared, Verb::unmap,   Verb::unmap,
+        Verb::unmap,    Verb::protect,   Verb::protect,    Verb::protect, Verb::write,
+        Verb::write,    Verb::write};
     Calls calls;
     const std::uint64_t count = below(4) == 0 ? 2 + below(3) : 1;
     while (calls.size() < count) {
@@ -54,6 +55,9 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
         call.other = kSpaces[below(kSpaces.size())];
         call.range = {VirtAddr(kPlaces[below(kPlaces.size())] + below(900) * kPageSize),
                       kPages[below(kPages.size())] * kPageSize};
+        if (call.verb == Verb::map_huge)
+            call.range = {VirtAddr(call.range.start.bits() & ~(bytes(PageSize::size_2MiB) - 1)),
+                          (1 + below(2)) * bytes(PageSize::size_2MiB)};
         call.source = {VirtAddr(kPlaces[below(kPlaces.size())]), (1 + below(3)) * kPageSize};
         call.protection = Protection(static_cast<std::uint8_t>(1 | below(16)));
         call.name = below(2) == 0 ? "" : "name";
@@ -130,15 +134,20 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
         return done ? space->persist({call.range.start, sizeof call.word}) : done;
     }
     if (call.verb == Verb::mark) return without_value(space->handle(call.range));
+    if (call.verb == Verb::promote) return without_value(space->promote(call.range));
+    const bool huge = call.verb == Verb::map_huge || call.verb == Verb::lazy_huge;
     Transaction* transaction = nullptr;
     if constexpr (std::is_same_v<Doer, Transaction>) transaction = &doer;
-    const MapOptions options{.lazy = call.verb == Verb::map_lazy,
+    const MapOptions options{.lazy = call.verb == Verb::map_lazy || call.verb == Verb::lazy_huge,
                              .guard = call.verb == Verb::map_guard,
+                             .page_size = huge ? PageSize::size_2MiB : PageSize::size_4KiB,
                              .name = call.name};
     switch (call.verb) {
         case Verb::map:
         case Verb::map_lazy:
         case Verb::map_guard:
+        case Verb::map_huge:
+        case Verb::lazy_huge:
             return transaction != nullptr
                        ? transaction->map(*space, call.range, call.protection, options)
                        : space->map(call.range, call.protection, options);
@@ -237,6 +246,12 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
             return model.map(call.space, call.range, call.protection, call.verb == Verb::map_lazy);
         case Verb::map_guard:
             return model.map_guard(call.space, call.range);
+        case Verb::map_huge:
+        case Verb::lazy_huge:
+            return model.map_huge(call.space, call.range, call.protection,
+                                  call.verb == Verb::lazy_huge);
+        case Verb::promote:
+            return model.promote(call.space, call.range);
         case Verb::map_shared:
             if (!model.spaces.contains(call.other)) return ErrorCode::not_found;
             return model.map_shared(call.space, call.range, call.protection, call.other,

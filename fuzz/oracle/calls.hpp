@@ -26,6 +26,9 @@ struct Call {
         map,
         map_lazy,
         map_guard,
+        map_huge,   // pages of 2 MiB
+        lazy_huge,  // demand-zero, to be pages of 2 MiB
+        promote,    // to pages of 2 MiB
         map_shared,
         unmap,
         protect,

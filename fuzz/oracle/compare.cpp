@@ -63,7 +63,12 @@ class Comparison {
                 continue;
             }
             if (!read) differ(read.error().message);
-            if (wanted.frame == 0) {
+            if (wanted.frame == 0 && wanted.may_have_frame && found) {
+                ++resident;
+                if (word != 0 || (found->copy_on_write ? found->protection | protection::w
+                                                       : found->protection) != wanted.protection)
+                    differ(fmt::format("{}: {:#x} should be zeros", name, address.bits()));
+            } else if (wanted.frame == 0) {
                 if (found || found.error().kind != FaultKind::demand_zero || word != 0 ||
                     found.error().protection != wanted.protection)
                     differ(fmt::format("{}: {:#x} should be demand-zero", name, address.bits()));

@@ -94,6 +94,31 @@ std::optional<ErrorCode> Model::map_guard(const std::string& name, Range range) 
     return std::nullopt;
 }
 
+std::optional<ErrorCode> Model::map_huge(const std::string& name, Range range,
+                                         Protection protection, bool lazy) {
+    ModelSpace& space = spaces.at(name);
+    if (const auto error = check(space, range, protection)) return error;
+    if ((range.start.bits() | range.size_bytes) % bytes(PageSize::size_2MiB) != 0)
+        return ErrorCode::invalid_argument;
+    if (const auto error = map(name, range, protection, lazy)) return error;
+    const std::uint64_t first = range.start.bits() >> 12;
+    for (std::uint64_t page = first; lazy && page < first + range.pages(); ++page)
+        space.pages[page].may_have_frame = true;
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::promote(const std::string& name, Range range) {
+    ModelSpace& space = spaces.at(name);
+    if (const auto error = check(space, range, {})) return error;
+    const std::uint64_t first = range.start.bits() >> 12;
+    for (std::uint64_t page = first; page < first + range.pages(); ++page)
+        if (!space.pages.contains(page)) return ErrorCode::not_mapped;
+    // Whether they were, no more is to be seen of it.
+    for (std::uint64_t page = first; page < first + range.pages(); ++page)
+        if (!space.pages[page].guard) space.pages[page].may_have_frame = true;
+    return std::nullopt;
+}
+
 std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
                                            Protection protection, const std::string& source,
                                            Range source_range) {

@@ -16,6 +16,9 @@ struct ModelPage {
     Protection protection;
     std::uint64_t frame = 0;  // the model's own number for a frame; 0 for a demand-zero page
     bool guard = false;
+    // Demand-zero, and part of what is to be a page of 2 MiB: it may have a frame since another
+    // part was written.
+    bool may_have_frame = false;
 };
 
 struct ModelSpace {
@@ -45,6 +48,9 @@ class Model {
     std::optional<ErrorCode> map_shared(const std::string& name, Range range, Protection protection,
                                         const std::string& source, Range source_range);
     std::optional<ErrorCode> map_guard(const std::string& name, Range range);
+    std::optional<ErrorCode> map_huge(const std::string& name, Range range, Protection protection,
+                                      bool lazy);
+    std::optional<ErrorCode> promote(const std::string& name, Range range);
     std::optional<ErrorCode> unmap(const std::string& name, Range range);
     std::optional<ErrorCode> protect(const std::string& name, Range range, Protection protection);
     // Writes the first word of a page.

@@ -91,8 +91,19 @@ class Words {
     std::string complaint_;
 };
 
+using NamedVerb = std::pair<std::string_view, Verb>;
+// Calls with a range and a protection, and with a range alone.
+constexpr NamedVerb kMappings[] = {{"map", Verb::map},
+                                   {"lazy", Verb::map_lazy},
+                                   {"huge", Verb::map_huge},
+                                   {"lazy_huge", Verb::lazy_huge},
+                                   {"protect", Verb::protect}};
+constexpr NamedVerb kRanges[] = {{"unmap", Verb::unmap},
+                                 {"handle", Verb::mark},
+                                 {"guard", Verb::map_guard},
+                                 {"promote", Verb::promote}};
 // Calls of the store with one number.
-constexpr std::pair<const char*, Verb> kOfStore[] = {
+constexpr NamedVerb kOfStore[] = {
     {"grow", Verb::grow},     {"release", Verb::release_limbo}, {"volatile", Verb::add_volatile},
     {"detach", Verb::detach}, {"attach", Verb::attach},         {"move", Verb::move}};
 
@@ -124,8 +135,9 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         call.other = words.word(verb == "rollback" ? "snapshot" : "new name");
     } else if (verb == "remove") {
         call.verb = Verb::remove;
-    } else if (verb == "map" || verb == "lazy" || verb == "protect") {
-        call.verb = verb == "map" ? Verb::map : verb == "lazy" ? Verb::map_lazy : Verb::protect;
+    } else if (const auto* mapping = std::ranges::find(kMappings, verb, &NamedVerb::first);
+               mapping != std::end(kMappings)) {
+        call.verb = mapping->second;
         call.range = words.range();
         call.protection = words.protection();
         if (verb == "map") call.name = words.optional_word().value_or("");
@@ -135,8 +147,9 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         call.protection = words.protection();
         call.other = words.word("source space");
         call.source = words.range();
-    } else if (verb == "unmap" || verb == "handle" || verb == "guard") {
-        call.verb = verb == "unmap" ? Verb::unmap : verb == "guard" ? Verb::map_guard : Verb::mark;
+    } else if (const auto* ranged = std::ranges::find(kRanges, verb, &NamedVerb::first);
+               ranged != std::end(kRanges)) {
+        call.verb = ranged->second;
         call.range = words.range();
     } else if (verb == "prefer") {
         call.verb = Verb::prefer;
@@ -263,21 +276,25 @@ std::string text_of(const Call& call) {
             return fmt::format("map {} {} {}{}{}", call.space, range(call.range), protection,
                                call.name.empty() ? "" : " ", call.name);
         case Verb::map_lazy:
-            return fmt::format("lazy {} {} {}", call.space, range(call.range), protection);
+        case Verb::map_huge:
+        case Verb::lazy_huge:
+        case Verb::protect:
+            return fmt::format("{} {} {} {}",
+                               std::ranges::find(kMappings, call.verb, &NamedVerb::second)->first,
+                               call.space, range(call.range), protection);
         case Verb::map_shared:
             return fmt::format("share {} {} {} {} {}", call.space, range(call.range), protection,
                                call.other, range(call.source));
         case Verb::map_guard:
-            return fmt::format("guard {} {}", call.space, range(call.range));
         case Verb::unmap:
-            return fmt::format("unmap {} {}", call.space, range(call.range));
-        case Verb::protect:
-            return fmt::format("protect {} {} {}", call.space, range(call.range), protection);
+        case Verb::promote:
+        case Verb::mark:
+            return fmt::format("{} {} {}",
+                               std::ranges::find(kRanges, call.verb, &NamedVerb::second)->first,
+                               call.space, range(call.range));
         case Verb::write:
             return fmt::format("write {} {:#x} {:#x}", call.space, call.range.start.bits(),
                                call.word);
-        case Verb::mark:
-            return fmt::format("handle {} {}", call.space, range(call.range));
         case Verb::prefer:
             return fmt::format("prefer {} {}", call.space, call.word);
         case Verb::finish_moves:

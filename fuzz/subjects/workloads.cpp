@@ -83,6 +83,88 @@ const std::vector<NamedWorkload>& workloads() {
             protect a 0x401ff000 2 rw
             unmap a 0x40200000 1
         )"},
+        {"huge_map", "two pages of 2 MiB, and both gone", R"(
+            pool 20MiB
+            create a
+            map a 0x40000000 1 rw
+            operations
+            huge a 0x40200000 1024 rw
+            unmap a 0x40200000 1024
+            release 100
+        )"},
+        {"huge_split", "parts of pages of 2 MiB: protected, unmapped", R"(
+            pool 20MiB
+            create a
+            huge a 0x40200000 1024 rw
+            write a 0x40200000 5
+            write a 0x403ff000 6
+            write a 0x40410000 7
+            operations
+            protect a 0x403ff000 2 r
+            unmap a 0x40200000 1
+            write a 0x40201000 8
+        )"},
+        {"huge_split_unmap", "two pages of 2 MiB, cut at both ends", R"(
+            pool 20MiB
+            create a
+            huge a 0x40200000 1024 rw
+            write a 0x40200000 5
+            operations
+            unmap a 0x40201000 1022
+            map a 0x50000000 600 rw
+        )"},
+        {"huge_fork_write", "a page of 2 MiB in two forks, written by both", R"(
+            pool 20MiB
+            create a
+            huge a 0x40200000 512 rw
+            write a 0x40201000 5
+            fork a b
+            operations
+            write b 0x40202000 6
+            write a 0x40203000 7
+        )"},
+        {"huge_fork_split", "a part of a page of 2 MiB that a fork has, too", R"(
+            pool 20MiB
+            create a
+            huge a 0x40200000 512 rw
+            write a 0x40201000 5
+            fork a b
+            operations
+            unmap b 0x40202000 3
+            protect a 0x40201000 1 r
+        )"},
+        {"huge_lazy", "demand-zero pages of 2 MiB, of which one is written", R"(
+            pool 20MiB
+            create a
+            lazy_huge a 0x40000000 1536 rw
+            unmap a 0x40400000 7
+            operations
+            write a 0x40201000 5
+            write a 0x40410000 6
+        )"},
+        {"huge_promote", "pages of 4 KiB that become one of 2 MiB, and parts again", R"(
+            pool 20MiB
+            create a
+            map a 0x40200000 500 rw
+            lazy a 0x403f4000 12 rw
+            write a 0x40201000 5
+            operations
+            promote a 0x40200000 512
+            write a 0x40203000 6
+            unmap a 0x40201000 1
+            release 100
+        )"},
+        {"huge_promote_fork", "pages that a fork has, too", R"(
+            pool 32MiB
+            frames 20MiB
+            create a
+            map a 0x40200000 512 rw
+            write a 0x40201000 5
+            fork a b
+            write a 0x40202000 6
+            operations
+            promote a 0x40200000 512
+        )"},
         {"map_shared", "frames of another space", R"(
             create a
             create b

@@ -45,6 +45,7 @@ struct Mapping {
     std::string name;                  // as given to `map`; often empty
     std::uint64_t name_offset = 0;     // of the first byte, in what `name` names
     bool guard = false;                // mapped for nothing (MapOptions::guard)
+    std::uint64_t huge_bytes = 0;      // how much of the resident ones in pages of 2 MiB or 1 GiB
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
 };
@@ -57,6 +58,12 @@ struct MapOptions {
     // mapped there, and only `unmap` changes it. The protection is not looked at; `maps` shows
     // none.
     bool guard = false;
+    // The pages' size. Range and frames are multiples of it, aligned: one entry, one record and one
+    // translation stand for all of a page, and `map` fails with no_space if the memory that is free
+    // lies in smaller pieces. Of a lazy range it is a wish: a page that cannot be had as large when
+    // it is first written is made of smaller ones. What is unmapped or protected may be a part of
+    // such a page, which is then split; `promote` is the way back.
+    PageSize page_size = PageSize::size_4KiB;
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};
     std::uint64_t name_offset = 0;
@@ -71,6 +78,7 @@ struct SpaceInfo {
     PhysAddr root;                     // what CR3 would hold, without flags
     std::uint64_t mapped_bytes = 0;    // including lazy pages
     std::uint64_t resident_bytes = 0;  // with a frame
+    std::uint64_t huge_bytes = 0;      // in pages of 2 MiB or 1 GiB
     std::uint64_t tables = 0;          // frames that hold tables of this space, the root included
     std::optional<unsigned> region;    // that it prefers
 };
@@ -95,6 +103,14 @@ class Space {
     // Sets the protection of the whole range. Errors: not_mapped (names the first hole; nothing
     // is changed then).
     Result<void> protect(Range range, Protection protection);
+
+    // Puts each aligned 2 MiB of the range on a page of 2 MiB where that is possible, with a copy
+    // of the bytes: all of it is mapped with one protection, as pages with frames or as demand-zero
+    // ones, and none is mapped by `map_shared`. Returns how many bytes of the range are on huge
+    // pages then. Each of them is a commit of its own, durable when the call returns; writers wait
+    // meanwhile, readers do not. Errors: as `protect` for the range itself; no_space, after which
+    // what was promoted stays so.
+    Result<std::uint64_t> promote(Range range);
 
     // Walks the tables; no entry is followed that was not checked since the store was opened. Costs
     // a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters. The protection is
@@ -123,8 +139,9 @@ class Space {
     Result<void> fault(VirtAddr address, Protection access);
 
     // The bytes of one mapped page, in place, to be written whatever its protection; a page that is
-    // copied on write is copied first. The pointer stays good until the page is unmapped, or shared
-    // (a fork or snapshot of the space is made), and is checked against nothing after that.
+    // copied on write is copied first. The pointer stays good until the page is unmapped, promoted
+    // or shared (a fork or snapshot of the space is made), and is checked against nothing after
+    // that.
     std::expected<std::span<std::byte>, Fault> frame_bytes(VirtAddr page);
     // The same to read only, and no page is copied for it.
     std::expected<std::span<const std::byte>, Fault> frame_view(VirtAddr page) const;

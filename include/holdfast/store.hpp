@@ -69,6 +69,13 @@ struct FrameCounts {
     std::uint64_t total = 0;
     std::uint64_t free = 0;
     std::uint64_t limbo = 0;  // detached, and not released yet; part of neither
+    // How many pages of these sizes the free frames could be, each in one piece.
+    std::uint64_t free_2MiB = 0;
+    std::uint64_t free_1GiB = 0;
+    // How much of what is free could not be used for pages of 2 MiB, 0 to 1.
+    double fragmentation() const {
+        return free == 0 ? 0 : 1 - static_cast<double>(free_2MiB) * 512 / static_cast<double>(free);
+    }
 };
 
 struct StoreInfo {

@@ -26,7 +26,8 @@
 //   bits  1..3   AbsentKind
 //   bits  4..7   protection (rwxu)
 //   bits  9..11, 52..58  tag
-//   bits 12..51  payload: a swap slot, a page in a file, …
+//   bits 12..51  payload: of a demand-zero range, the size of page that it wishes (0 for 4 KiB,
+//                1 for 2 MiB, 2 for 1 GiB); a swap slot, a page in a file, …
 //   bits 59..62  0b1010, from which those of a present entry differ in two bits or more: so one
 //                flipped bit, P included, never turns one kind of entry into the other
 //   bits  8, 63  0
@@ -50,6 +51,7 @@ namespace holdfast::format {
 
 inline constexpr unsigned kEntriesPerTable = 512;
 inline constexpr unsigned kMaxLevels = 5;
+inline constexpr unsigned kLeafLevelMax = 3;  // 1 GiB
 // The level at which the word that holds a root is tagged: one above the highest root.
 inline constexpr unsigned kRootSlot = 0;
 

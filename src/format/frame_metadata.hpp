@@ -34,7 +34,7 @@ enum class FrameKind : std::uint8_t {
     shared_data = 4,  // memory that several entries, of any owner, name to see each other's writes
     space_record = 6,
     limbo_page = 7,
-    huge_2MiB = 8,  // the first frame of a huge one; the others' records are not looked at
+    huge_2MiB = 8,  // the first frame of a huge one, for all; the others' records say "free"
     huge_1GiB = 10,
     table_1 = 11,  // page table (PT)
     table_2 = 12,  // page directory (PD, Linux PMD)
@@ -51,6 +51,16 @@ constexpr bool is_table(FrameKind kind) {
 }
 constexpr unsigned table_level(FrameKind kind) {
     return static_cast<unsigned>(kind) - static_cast<unsigned>(FrameKind::table_1) + 1;
+}
+
+// How many frames the record of a frame of this kind stands for.
+constexpr std::uint64_t frames_of(FrameKind kind) {
+    if (kind == FrameKind::huge_2MiB) return 512;
+    return kind == FrameKind::huge_1GiB ? std::uint64_t{512} * 512 : 1;
+}
+// What a leaf at this level maps, as long as nothing else shares it by `map_shared`.
+constexpr FrameKind leaf_kind(unsigned level) {
+    return level == 1 ? FrameKind::data : level == 2 ? FrameKind::huge_2MiB : FrameKind::huge_1GiB;
 }
 
 // Who a frame belongs to; 0 is nobody.

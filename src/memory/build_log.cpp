@@ -37,8 +37,31 @@ Result<Build> BuildLog::acquire() {
     return build;
 }
 
+namespace {
+
+std::uint64_t records_for(std::size_t extents) {
+    return (extents + format::kExtentsPerRecord - 1) / format::kExtentsPerRecord;
+}
+
+// Takes the first `count` frames away from the extents.
+std::vector<FrameNumber> take_first(std::vector<Extent>& extents, std::uint64_t count) {
+    std::vector<FrameNumber> taken;
+    while (taken.size() < count) {
+        Extent& first = extents.front();
+        taken.push_back(first.first);
+        first = {first.first + 1, first.count - 1};
+        if (first.count == 0) extents.erase(extents.begin());
+    }
+    return taken;
+}
+
+void append(std::vector<Extent>& extents, const std::vector<Extent>& more) {
+    extents.insert(extents.end(), more.begin(), more.end());
+}
+
+}  // namespace
+
 Result<void> BuildLog::reserve(Build& build, std::uint64_t count, Placement placement) {
-    const pool::Pool& pool = memory_.pool();
     std::vector<Extent> extents;
     std::uint64_t record_count = 1;
     // The number of records depends on the number of extents, and each record wants a frame.
@@ -53,24 +76,61 @@ Result<void> BuildLog::reserve(Build& build, std::uint64_t count, Placement plac
                 for (const Extent& extent : extents) allocator_.give_back(extent);
                 return std::unexpected(data.error());
             }
-            extents.insert(extents.end(), data->begin(), data->end());
+            append(extents, *data);
         }
-        const std::uint64_t needed =
-            (extents.size() + format::kExtentsPerRecord - 1) / format::kExtentsPerRecord;
+        const std::uint64_t needed = records_for(extents.size());
         if (needed <= record_count) break;
         for (const Extent& extent : extents) allocator_.give_back(extent);
         record_count = needed + 1;
     }
-
     // The records lie in the first frames, which are the pool's.
     std::vector<Extent> unused = extents;
-    std::vector<FrameNumber> record_frames;
-    while (record_frames.size() < record_count) {
-        Extent& first = unused.front();
-        record_frames.push_back(first.first);
-        first = {first.first + 1, first.count - 1};
-        if (first.count == 0) unused.erase(unused.begin());
+    publish(build, extents, take_first(unused, record_count));
+    append(placement.is_pool() ? build.unused : build.unused_data, unused);
+    return {};
+}
+
+Result<void> BuildLog::reserve_huge(Build& build, unsigned level, std::uint64_t count,
+                                    Placement placement) {
+    std::vector<Extent> extents;
+    std::vector<FrameNumber> huge;
+    const auto give_back = [&] {
+        for (const Extent& extent : extents) allocator_.give_back(extent);
+    };
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const auto extent = allocator_.allocate_huge(level, placement);
+        if (!extent) {
+            give_back();
+            return std::unexpected(extent.error());
+        }
+        huge.push_back(extent->first);
+        extents.push_back(*extent);
     }
+    // Each of the records' frames may be an extent of its own.
+    const std::uint64_t record_count = records_for(extents.size() + extents.size() / 64 + 2);
+    auto records = allocator_.allocate(record_count);
+    if (!records) {
+        give_back();
+        return std::unexpected(records.error());
+    }
+    append(extents, *records);
+    publish(build, extents, take_first(*records, record_count));
+    build.unused_huge[level].insert(build.unused_huge[level].end(), huge.begin(), huge.end());
+    return {};
+}
+
+Result<void> BuildLog::name_parts(Build& build, Extent parts) {
+    if (has_interrupted()) release_interrupted(~std::uint64_t{0});
+    auto record = allocator_.allocate(1);
+    if (!record) return std::unexpected(record.error());
+    build.parts.push_back(parts);
+    publish(build, {record->front(), parts}, {record->front().first});
+    return {};
+}
+
+void BuildLog::publish(Build& build, const std::vector<Extent>& extents,
+                       const std::vector<FrameNumber>& record_frames) {
+    const pool::Pool& pool = memory_.pool();
     std::size_t next_extent = 0;
     FrameNumber head = build.head;
     for (const FrameNumber frame : record_frames) {
@@ -92,22 +152,23 @@ Result<void> BuildLog::reserve(Build& build, std::uint64_t count, Placement plac
     // before this fence must not leave a frame in use that no record names.
     pool.drain();
     build.head = head;
+    for (const FrameNumber frame : record_frames) build.records.push_back({frame, 1});
     // Joined where they continue each other, so that looking a frame up stays cheap.
     for (const Extent& extent : extents) {
+        if (std::ranges::find(build.parts, extent) != build.parts.end()) continue;
         if (!build.reserved.empty() && build.reserved.back().end() == extent.first)
             build.reserved.back().count += extent.count;
         else
             build.reserved.push_back(extent);
     }
-    std::vector<Extent>& target = placement.is_pool() ? build.unused : build.unused_data;
-    target.insert(target.end(), unused.begin(), unused.end());
-    for (const FrameNumber frame : record_frames) build.records.push_back({frame, 1});
-    return {};
 }
 
 void BuildLog::finish(Build& build) {
     for (const Extent& extent : build.unused) allocator_.give_back(extent);
     for (const Extent& extent : build.unused_data) allocator_.give_back(extent);
+    for (const unsigned level : {2U, 3U})
+        for (const FrameNumber first : build.unused_huge[level])
+            allocator_.give_back({first, format::frames_of(format::leaf_kind(level))});
     for (const Extent& extent : build.records) allocator_.give_back(extent);
     const std::scoped_lock lock(mutex_);
     occupied_ &= ~(std::uint64_t{1} << build.slot);
@@ -144,6 +205,7 @@ void BuildLog::clear_slot(unsigned slot) const {
 void BuildLog::abandon(Build& build) {
     if (build.head != FrameNumber{}) {
         for (const Extent& extent : build.reserved) free_metadata(extent);
+        for (const Extent& extent : build.parts) free_metadata(extent);
         clear_slot(build.slot);
         for (const Extent& extent : build.reserved) allocator_.give_back(extent);
     }

@@ -5,6 +5,7 @@
 // Thread safety: `acquire` and `release` from any thread; a Build belongs to its transaction.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <mutex>
@@ -21,8 +22,11 @@ struct Build {
     FrameNumber head;                 // the newest record
     std::vector<Extent> unused;       // reserved in the pool, and not taken yet
     std::vector<Extent> unused_data;  // reserved for data that prefers a region, and not taken yet
-    std::vector<Extent> reserved;     // everything, record frames included
-    std::vector<Extent> records;      // the frames that hold records
+    std::array<std::vector<FrameNumber>, 4> unused_huge;  // the same, by level
+    std::vector<Extent> reserved;                         // everything, record frames included
+    // Parts of huge frames in use, which the commit makes frames of their own.
+    std::vector<Extent> parts;
+    std::vector<Extent> records;  // the frames that hold records
 };
 
 class BuildLog {
@@ -35,6 +39,13 @@ class BuildLog {
     // Reserves `count` more frames; with a preferred region they are for data only. When it
     // returns, the record of them is durable.
     Result<void> reserve(Build& build, std::uint64_t count, Placement placement = {});
+    // The same of huge frames (FrameAllocator::allocate_huge).
+    Result<void> reserve_huge(Build& build, unsigned level, std::uint64_t count,
+                              Placement placement = {});
+    // The metadata of these parts of a huge frame, which says "free", may be written until the
+    // commit: a crash before it makes it say so again. First ends all interrupted builds, one of
+    // which may name them, too.
+    Result<void> name_parts(Build& build, Extent parts);
 
     std::uint64_t* slot_word(const Build& build) const;
     static std::uint64_t empty_slot_word(unsigned slot);
@@ -61,6 +72,9 @@ class BuildLog {
         std::size_t extent = 0;
         std::uint64_t frame = 0;
     };
+    // Writes the records into frames that are among the extents, and publishes them.
+    void publish(Build& build, const std::vector<Extent>& extents,
+                 const std::vector<FrameNumber>& record_frames);
     void free_metadata(Extent extent) const;
     void clear_slot(unsigned slot) const;
 

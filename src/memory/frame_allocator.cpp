@@ -12,85 +12,90 @@ namespace holdfast::memory {
 using format::FrameKind;
 using format::FrameMetadata;
 
+namespace {
+
+constexpr std::uint64_t kChunkFrames = FreeChunk::kFrames;
+constexpr std::uint64_t kHugeFrames1GiB = format::frames_of(FrameKind::huge_1GiB);
+constexpr std::uint64_t kChunksPer1GiB = kHugeFrames1GiB / kChunkFrames;
+
+unsigned place_in_chunk(FrameNumber frame) {
+    return static_cast<unsigned>(frame.value() % kChunkFrames);
+}
+
+}  // namespace
+
 void FrameAllocator::know_regions() {
     const auto regions = memory_.regions();
     while (regions_.size() < regions.size()) {
-        const std::uint64_t frames = regions[regions_.size()].frame_count();
+        const Region& region = regions[regions_.size()];
         RegionChunks chunks;
-        chunks.chunks.resize((frames + kChunkFrames - 1) / kChunkFrames);
+        chunks.chunks.resize((region.end().value() - 1) / kChunkFrames -
+                             region.base().value() / kChunkFrames + 1);
         regions_.push_back(std::move(chunks));
     }
 }
 
-std::uint64_t FrameAllocator::chunk_end(std::size_t region, std::size_t chunk) const {
-    return std::min((chunk + 1) * kChunkFrames, memory_.regions()[region].frame_count());
+FrameNumber FrameAllocator::chunk_base(std::size_t region, std::size_t chunk) const {
+    return FrameNumber((memory_.regions()[region].base().value() / kChunkFrames + chunk) *
+                       kChunkFrames);
 }
 
-Result<FrameAllocator::Chunk*> FrameAllocator::chunk_at(std::size_t region_index,
-                                                        std::size_t chunk_index) {
-    std::unique_ptr<Chunk>& slot = regions_[region_index].chunks[chunk_index];
-    if (slot) return slot.get();
-
+Extent FrameAllocator::chunk_extent(std::size_t region_index, std::size_t chunk) const {
     const Region& region = memory_.regions()[region_index];
-    const std::uint64_t begin = chunk_index * kChunkFrames;
-    const std::uint64_t end = chunk_end(region_index, chunk_index);
-    if (auto done = memory_.initialize_metadata(region, end); !done)
-        return std::unexpected(done.error());
+    const FrameNumber base = chunk_base(region_index, chunk);
+    const FrameNumber first = std::max(base, region.base());
+    return {first, std::min(base + kChunkFrames, region.end()) - first};
+}
 
-    auto chunk = std::make_unique<Chunk>();
-    for (std::uint64_t at = begin; at < end; ++at) {
-        const FrameNumber frame = region.base() + at;
-        const MetadataWords words = region.metadata(frame);
-        const std::uint64_t word0 = pool::load_word(words.word0);
-        const std::uint64_t word1 = pool::load_word(words.word1());
-        if (!FrameMetadata::is_valid(words.home, word0, word1)) {
-            ++damaged_;  // never given out; `verify` names it
-            continue;
-        }
-        const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
-        if (metadata.kind == FrameKind::huge_2MiB) at += 511;
-        if (metadata.kind == FrameKind::huge_1GiB) at += 512 * 512 - 1;
-        if (metadata.kind != FrameKind::free || is_withheld(frame)) continue;
-        chunk->free_bits[(at - begin) / 64] |= std::uint64_t{1} << ((at - begin) % 64);
-        ++chunk->free_count;
-    }
-    slot = std::move(chunk);
+std::size_t FrameAllocator::chunk_of(std::size_t region, FrameNumber frame) const {
+    return frame.value() / kChunkFrames - chunk_base(region, 0).value() / kChunkFrames;
+}
+
+Result<FreeChunk*> FrameAllocator::chunk_at(std::size_t region_index, std::size_t chunk_index) {
+    std::unique_ptr<FreeChunk>& slot = regions_[region_index].chunks[chunk_index];
+    if (slot) return slot.get();
+    const Region& region = memory_.regions()[region_index];
+    const Extent extent = chunk_extent(region_index, chunk_index);
+    if (auto done = memory_.initialize_metadata(region, extent.end() - region.base()); !done)
+        return std::unexpected(done.error());
+    slot = read_chunk(region_index, chunk_index, &damaged_);
     return slot.get();
+}
+
+std::unique_ptr<FreeChunk> FrameAllocator::read_chunk(std::size_t region_index,
+                                                      std::size_t chunk_index,
+                                                      std::uint64_t* damaged) const {
+    const Region& region = memory_.regions()[region_index];
+    const Extent extent = chunk_extent(region_index, chunk_index);
+    const FrameNumber untouched = region.base() + region.initialized();
+    auto chunk = std::make_unique<FreeChunk>();
+    FrameNumber frame = extent.first;
+    // All of the chunk may be part of 1 GiB.
+    if (const auto huge = memory_.huge_frame_around(frame)) frame = huge->end();
+    while (frame < extent.end()) {
+        FrameKind kind = FrameKind::free;
+        if (frame < untouched) {
+            const MetadataWords words = region.metadata(frame);
+            const std::uint64_t word0 = pool::load_word(words.word0);
+            const std::uint64_t word1 = pool::load_word(words.word1());
+            if (!FrameMetadata::is_valid(words.home, word0, word1)) {
+                if (damaged != nullptr) ++*damaged;  // never given out; `verify` names it
+                // It may have said that what follows is part of a huge frame.
+                const std::uint64_t huge = format::frames_of(FrameKind::huge_2MiB);
+                frame = frame + (frame.value() % huge == 0 ? huge : 1);
+                continue;
+            }
+            kind = FrameMetadata::kind_of(word0);
+        }
+        if (kind == FrameKind::free && !is_withheld(frame)) chunk->put(place_in_chunk(frame));
+        frame = frame + format::frames_of(kind);
+    }
+    return chunk;
 }
 
 bool FrameAllocator::is_withheld(FrameNumber frame) const {
     return std::any_of(withheld_.begin(), withheld_.end(),
                        [&](const Extent& extent) { return extent.contains(frame); });
-}
-
-// Takes runs of free bits from the hint's word on, then from the chunk's start.
-std::uint64_t FrameAllocator::take_from(Chunk& chunk, std::size_t& hint_word,
-                                        FrameNumber chunk_base, std::uint64_t wanted,
-                                        std::vector<Extent>& out) {
-    std::uint64_t taken = 0;
-    for (std::size_t word = hint_word; word < chunk.free_bits.size() && taken < wanted;) {
-        std::uint64_t bits = chunk.free_bits[word];
-        if (bits == 0) {
-            ++word;
-            continue;
-        }
-        const unsigned first = static_cast<unsigned>(std::countr_zero(bits));
-        const std::uint64_t run = std::min<std::uint64_t>(
-            static_cast<unsigned>(std::countr_one(bits >> first)), wanted - taken);
-        const std::uint64_t mask = (run == 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << run) - 1)
-                                   << first;
-        chunk.free_bits[word] &= ~mask;
-        chunk.free_count -= run;
-        taken += run;
-        const FrameNumber frame = chunk_base + (word * 64 + first);
-        if (!out.empty() && out.back().end() == frame &&
-            out.back().count + run <= Extent::kCountMax)
-            out.back().count += run;
-        else
-            out.push_back({frame, run});
-        hint_word = word;
-    }
-    return taken;
 }
 
 Result<std::vector<Extent>> FrameAllocator::allocate(std::uint64_t count, Placement placement) {
@@ -118,25 +123,64 @@ Result<FrameNumber> FrameAllocator::allocate_held_back() {
     return frame;
 }
 
-// One round over the region's chunks from its hint on, and the hint's own chunk once more, whose
-// words before the hint were passed over the first time.
+// One round over the region's chunks from its hint on. Whole blocks for whoever wants that many.
 Result<std::uint64_t> FrameAllocator::take_from_region(std::size_t region, std::uint64_t wanted,
                                                        std::vector<Extent>& out) {
     RegionChunks& chunks = regions_[region];
     std::uint64_t taken = 0;
-    for (std::size_t round = 0; round <= chunks.chunks.size() && taken < wanted; ++round) {
-        if (round != 0) {
-            chunks.hint_word = 0;
-            chunks.hint_chunk = (chunks.hint_chunk + 1) % chunks.chunks.size();
-        }
-        auto chunk = chunk_at(region, chunks.hint_chunk);
+    for (std::size_t round = 0; round < chunks.chunks.size() && taken < wanted; ++round) {
+        if (round != 0) chunks.hint = (chunks.hint + 1) % chunks.chunks.size();
+        auto chunk = chunk_at(region, chunks.hint);
         if (!chunk) return std::unexpected(chunk.error());
-        if ((*chunk)->free_count == 0) continue;
-        taken += take_from(**chunk, chunks.hint_word,
-                           memory_.regions()[region].base() + chunks.hint_chunk * kChunkFrames,
-                           wanted - taken, out);
+        while (taken < wanted) {
+            FreeChunk::Run run;
+            if (wanted - taken >= FreeChunk::kBlockFrames) run = (*chunk)->take_block();
+            if (run.count == 0)
+                run = (*chunk)->take_run(static_cast<unsigned>(
+                    std::min<std::uint64_t>(wanted - taken, FreeChunk::kBlockFrames)));
+            if (run.count == 0) break;
+            taken += run.count;
+            const FrameNumber first = chunk_base(region, chunks.hint) + run.first;
+            if (!out.empty() && out.back().end() == first &&
+                out.back().count + run.count <= Extent::kCountMax)
+                out.back().count += run.count;
+            else
+                out.push_back({first, run.count});
+        }
     }
     return taken;
+}
+
+Result<std::optional<Extent>> FrameAllocator::take_huge_from_region(std::size_t region,
+                                                                    unsigned level) {
+    const RegionChunks& chunks = regions_[region];
+    const auto give = [&](FrameNumber first) {
+        return std::optional(Extent{first, std::uint64_t{1} << (9 * (level - 1))});
+    };
+    for (std::size_t i = 0; i < chunks.chunks.size(); ++i) {
+        // Those of 2 MiB from where others came from last; those of 1 GiB from the first aligned
+        // chunk on.
+        const std::size_t index = level == 2 ? (chunks.hint + i) % chunks.chunks.size() : i;
+        if (level == 2) {
+            auto chunk = chunk_at(region, index);
+            if (!chunk) return std::unexpected(chunk.error());
+            const FreeChunk::Run block = (*chunk)->take_block();
+            if (block.count != 0) return give(chunk_base(region, index) + block.first);
+            continue;
+        }
+        if (chunk_base(region, index).value() % kHugeFrames1GiB != 0) continue;
+        if (index + kChunksPer1GiB > chunks.chunks.size()) break;
+        bool all_free = true;
+        for (std::size_t k = 0; k < kChunksPer1GiB && all_free; ++k) {
+            auto chunk = chunk_at(region, index + k);
+            if (!chunk) return std::unexpected(chunk.error());
+            all_free = (*chunk)->is_all_free();
+        }
+        if (!all_free) continue;
+        for (std::size_t k = 0; k < kChunksPer1GiB; ++k) chunks.chunks[index + k]->take_all();
+        return give(chunk_base(region, index));
+    }
+    return std::nullopt;
 }
 
 // Whoever is given a frame will want to write to it.
@@ -144,44 +188,66 @@ bool FrameAllocator::may_give(std::size_t region) const {
     return region < regions_.size() && memory_.regions()[region].state() == RegionState::attached;
 }
 
-Result<std::vector<Extent>> FrameAllocator::allocate_locked(std::uint64_t count,
-                                                            Placement placement) {
+template <typename Take>
+Result<void> FrameAllocator::each_region(Placement placement, const Take& take) {
     know_regions();
-    std::vector<Extent> extents;
-    std::uint64_t taken = 0;
-    const auto take = [&](std::size_t region) -> Result<void> {
-        auto more = take_from_region(region, count - taken, extents);
-        if (!more) return std::unexpected(more.error());
-        taken += *more;
-        return {};
-    };
-    Result<void> done;
-    if (!placement.is_pool() && may_give(placement.region)) done = take(placement.region);
+    Result<bool> enough = false;
+    if (!placement.is_pool() && may_give(placement.region)) enough = take(placement.region);
     const std::size_t first = hint_region_;
-    for (std::size_t i = 0; done && i < regions_.size() && taken < count; ++i) {
+    for (std::size_t i = 0; enough && !*enough && i < regions_.size(); ++i) {
         const std::size_t region = (first + i) % regions_.size();
         if (memory_.regions()[region].kind() != RegionKind::pool || !may_give(region)) continue;
         hint_region_ = region;
-        done = take(region);
+        enough = take(region);
     }
+    if (!enough) return std::unexpected(enough.error());
+    return {};
+}
+
+Result<std::vector<Extent>> FrameAllocator::allocate_locked(std::uint64_t count,
+                                                            Placement placement) {
+    std::vector<Extent> extents;
+    std::uint64_t taken = 0;
+    auto done = each_region(placement, [&](std::size_t region) -> Result<bool> {
+        auto more = take_from_region(region, count - taken, extents);
+        if (!more) return std::unexpected(more.error());
+        taken += *more;
+        return taken == count;
+    });
     if (done && taken < count) done = std::unexpected(not_enough(count, taken));
     if (done) return extents;
     for (const Extent& extent : extents) put_locked(extent);
     return std::unexpected(done.error());
 }
 
-// Nearly always there is one in the word where the last one was.
+Result<Extent> FrameAllocator::allocate_huge(unsigned level, Placement placement) {
+    const std::scoped_lock lock(mutex_);
+    std::optional<Extent> found;
+    auto done = each_region(placement, [&](std::size_t region) -> Result<bool> {
+        auto taken = take_huge_from_region(region, level);
+        if (!taken) return std::unexpected(taken.error());
+        found = *taken;
+        return found.has_value();
+    });
+    if (!done) return std::unexpected(done.error());
+    if (found) return *found;
+    std::uint64_t in_pieces = 0;
+    for (const RegionChunks& region : regions_)
+        for (const auto& chunk : region.chunks) in_pieces += chunk ? chunk->count() : 0;
+    return fail(
+        ErrorCode::no_space,
+        fmt::format("{}: no {} of free memory lie in one piece ({} frames of 4 KiB are free "
+                    "in pieces); use smaller pages, unmap something, or make a larger pool",
+                    memory_.pool().path(), level == 2 ? "2 MiB" : "1 GiB", in_pieces));
+}
+
 std::optional<FrameNumber> FrameAllocator::take_next_to_hint(std::size_t region) {
     if (!may_give(region)) return std::nullopt;
     const RegionChunks& chunks = regions_[region];
-    Chunk* const chunk = chunks.chunks[chunks.hint_chunk].get();
-    if (chunk == nullptr || chunk->free_bits[chunks.hint_word] == 0) return std::nullopt;
-    std::uint64_t& bits = chunk->free_bits[chunks.hint_word];
-    const auto at = static_cast<unsigned>(std::countr_zero(bits));
-    bits &= bits - 1;
-    --chunk->free_count;
-    return memory_.regions()[region].base() + chunks.hint_chunk * kChunkFrames +
-           (chunks.hint_word * 64 + at);
+    FreeChunk* const chunk = chunks.chunks[chunks.hint].get();
+    unsigned at = 0;
+    if (chunk == nullptr || !chunk->take_near_last(at)) return std::nullopt;
+    return chunk_base(region, chunks.hint) + at;
 }
 
 Result<FrameNumber> FrameAllocator::allocate_one(Placement placement) {
@@ -196,29 +262,29 @@ Result<FrameNumber> FrameAllocator::allocate_one(Placement placement) {
     return extents->front().first;
 }
 
-void FrameAllocator::put_locked(Extent extent) {
+void FrameAllocator::put_locked(Extent extent, bool was_withheld) {
     know_regions();
-    for (std::uint64_t i = 0; i < extent.count; ++i) set_free(extent.first + i);
-}
-
-void FrameAllocator::set_free(FrameNumber frame) {
     const auto regions = memory_.regions();
-    for (std::size_t i = 0; i < regions.size(); ++i) {
-        if (!regions[i].contains(frame)) continue;
-        const std::uint64_t at = frame - regions[i].base();
-        // A chunk that was not read yet will find the frame by its metadata.
-        Chunk* chunk = regions_[i].chunks[at / kChunkFrames].get();
-        if (chunk == nullptr) return;
-        std::uint64_t& bits = chunk->free_bits[at % kChunkFrames / 64];
-        const std::uint64_t bit = std::uint64_t{1} << (at % 64);
-        if ((bits & bit) != 0 || std::ranges::find(held_back_, frame) != held_back_.end()) return;
-        if (holding_back_ && held_back_.size() < kHeldBack &&
-            regions[i].kind() == RegionKind::pool) {
-            held_back_.push_back(frame);
-            return;
+    for (FrameNumber frame = extent.first; frame < extent.end(); frame = frame + 1) {
+        std::size_t region = 0;
+        while (region < regions.size() && !regions[region].contains(frame)) ++region;
+        if (region == regions.size()) continue;
+        const FrameNumber end = std::min(extent.end(), regions[region].end());
+        for (; frame < end; frame = frame + 1) {
+            // A chunk that was not read yet will find the frame by its metadata.
+            FreeChunk* const chunk = regions_[region].chunks[chunk_of(region, frame)].get();
+            if (chunk == nullptr || chunk->is_free(place_in_chunk(frame)) ||
+                std::ranges::find(held_back_, frame) != held_back_.end() ||
+                (!withheld_.empty() && is_withheld(frame)) ||
+                (was_withheld && memory_.huge_frame_around(frame)))
+                continue;
+            if (holding_back_ && held_back_.size() < kHeldBack &&
+                regions[region].kind() == RegionKind::pool)
+                held_back_.push_back(frame);
+            else
+                chunk->put(place_in_chunk(frame));
         }
-        ++chunk->free_count;
-        bits |= bit;
+        frame = FrameNumber(end.value() - 1);
     }
 }
 
@@ -257,15 +323,16 @@ bool FrameAllocator::collect_retired() {
     return true;
 }
 
-Result<void> FrameAllocator::prepare_release(FrameNumber frame) {
+Result<void> FrameAllocator::prepare_release(Extent extent) {
     const std::scoped_lock lock(mutex_);
     know_regions();
     const auto regions = memory_.regions();
-    for (std::size_t i = 0; i < regions.size(); ++i)
-        if (regions[i].contains(frame)) {
-            auto chunk = chunk_at(i, (frame - regions[i].base()) / kChunkFrames);
-            if (!chunk) return std::unexpected(chunk.error());
-        }
+    for (std::size_t i = 0; i < regions.size(); ++i) {
+        if (!regions[i].contains(extent.first)) continue;
+        const std::size_t last = chunk_of(i, FrameNumber(extent.end().value() - 1));
+        for (std::size_t chunk = chunk_of(i, extent.first); chunk <= last; ++chunk)
+            if (auto read = chunk_at(i, chunk); !read) return std::unexpected(read.error());
+    }
     return {};
 }
 
@@ -277,26 +344,31 @@ void FrameAllocator::withhold(Extent extent) {
 void FrameAllocator::give_back_withheld(Extent extent) {
     const std::scoped_lock lock(mutex_);
     std::erase(withheld_, extent);
-    put_locked(extent);
+    put_locked(extent, true);
 }
 
-Result<std::uint64_t> FrameAllocator::count_free() {
+FreeFrames FrameAllocator::count_free() {
     collect_retired();
     const std::scoped_lock lock(mutex_);
     know_regions();
-    std::uint64_t count = held_back_.size();
-    for (std::size_t i = 0; i < regions_.size(); ++i)
-        for (std::size_t k = 0; k < regions_[i].chunks.size(); ++k) {
-            const std::uint64_t begin = k * kChunkFrames;
-            if (regions_[i].chunks[k] == nullptr && memory_.regions()[i].initialized() <= begin) {
-                count += chunk_end(i, k) - begin;  // never used, and need not be written to say so
-                continue;
+    FreeFrames free{.frames = held_back_.size()};
+    for (std::size_t region = 0; region < regions_.size(); ++region) {
+        std::uint64_t all_free_in_a_row = 0;
+        for (std::size_t k = 0; k < regions_[region].chunks.size(); ++k) {
+            std::unique_ptr<FreeChunk> read;
+            const FreeChunk* chunk = regions_[region].chunks[k].get();
+            if (chunk == nullptr) {
+                read = read_chunk(region, k, nullptr);
+                chunk = read.get();
             }
-            auto chunk = chunk_at(i, k);
-            if (!chunk) return std::unexpected(chunk.error());
-            count += (*chunk)->free_count;
+            free.frames += chunk->count();
+            free.huge_2MiB += chunk->whole_blocks();
+            if (chunk_base(region, k).value() % kHugeFrames1GiB == 0) all_free_in_a_row = 0;
+            all_free_in_a_row = chunk->is_all_free() ? all_free_in_a_row + 1 : 0;
+            if (all_free_in_a_row == kChunksPer1GiB) ++free.huge_1GiB;
         }
-    return count;
+    }
+    return free;
 }
 
 }  // namespace holdfast::memory

@@ -1,20 +1,23 @@
 // Which frames are free, in volatile memory: the truth is in the frame metadata, and is read chunk
 // by chunk when frames of a chunk are first wanted. So opening a store costs nothing here.
 //
+// A huge frame (2 MiB or 1 GiB) is that many free frames, aligned in their numbers, whose first
+// one's metadata then stands for all; the others' go on to say "free", and are not looked at.
+// Chunks are aligned as well, so that no 2 MiB lie in two (free_chunk.hpp).
+//
 // Giving out or taking back a frame changes nothing on the medium; whoever uses the frame writes
 // its metadata. Frames that readers may still hold are *retired*: they wait for a grace period.
 //
 // Thread safety: all functions, by one mutex.
 #pragma once
 
-#include <array>
-#include <bitset>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 #include "format/build_record.hpp"
+#include "memory/free_chunk.hpp"
 #include "memory/physical_memory.hpp"
 
 namespace holdfast::memory {
@@ -31,6 +34,12 @@ struct Placement {
     friend bool operator==(Placement, Placement) = default;
 };
 
+// What is free, and in how large pieces.
+struct FreeFrames {
+    std::uint64_t frames = 0;
+    std::uint64_t huge_2MiB = 0, huge_1GiB = 0;  // so many huge frames can be had
+};
+
 class FrameAllocator {
   public:
     explicit FrameAllocator(PhysicalMemory& memory) : memory_(memory) {}
@@ -38,6 +47,8 @@ class FrameAllocator {
     // `count` frames in as few extents as the next free runs allow; all of them or no_space.
     Result<std::vector<Extent>> allocate(std::uint64_t count, Placement placement = {});
     Result<FrameNumber> allocate_one(Placement placement = {});
+    // A huge frame: 2 MiB at level 2, 1 GiB at level 3. no_space says how much there is in pieces.
+    Result<Extent> allocate_huge(unsigned level, Placement placement = {});
     // One of the few frames that are held back for those who are about to free others: a store that
     // is full can still be emptied, which takes a frame or two of its own.
     Result<FrameNumber> allocate_held_back();
@@ -48,51 +59,53 @@ class FrameAllocator {
     // Waits for one, if frames are retired; true if there were any.
     bool collect_retired();
 
-    // Must be called before the metadata of a frame in use becomes "free" on the medium: reads the
-    // frame's chunk while it still says "in use", so that only `give_back` or `retire` free it.
-    Result<void> prepare_release(FrameNumber frame);
+    // Must be called before the metadata of frames in use becomes "free" on the medium: reads their
+    // chunks while it still says "in use", so that only `give_back` or `retire` free them.
+    Result<void> prepare_release(Extent extent);
 
     // Frames that an interrupted build still claims: free on the medium, but not given out until
-    // `give_back_withheld`.
+    // `give_back_withheld`, also if others are given back meanwhile that they are parts of. Those
+    // that are parts of a huge frame in use then stay what they are.
     void withhold(Extent extent);
     void give_back_withheld(Extent extent);
 
     // While it is held, nothing is given out or taken back, and no metadata made.
     std::unique_lock<std::mutex> hold() { return std::unique_lock(mutex_); }
 
-    // Proportional to all frames the first time; changes nothing on the medium.
-    Result<std::uint64_t> count_free();
+    // Proportional to all frames of the store; changes nothing on the medium.
+    FreeFrames count_free();
     // Frames whose metadata failed its check when it was read.
     std::uint64_t damaged_frames() const { return damaged_; }
 
-    static constexpr std::uint64_t kChunkFrames = 32768;
     // Enough for the gather tables of a range in five levels, and limbo pages.
     static constexpr std::uint64_t kHeldBack = 24;
 
   private:
-    struct Chunk {
-        std::array<std::uint64_t, kChunkFrames / 64> free_bits{};
-        std::uint64_t free_count = 0;
-    };
     struct RegionChunks {
-        std::vector<std::unique_ptr<Chunk>> chunks;
-        std::size_t hint_chunk = 0, hint_word = 0;  // where the last frame was found
+        std::vector<std::unique_ptr<FreeChunk>> chunks;
+        std::size_t hint = 0;  // where the last frame was found
     };
 
     void know_regions();
     Result<std::vector<Extent>> allocate_locked(std::uint64_t count, Placement placement);
     Result<std::uint64_t> take_from_region(std::size_t region, std::uint64_t wanted,
                                            std::vector<Extent>& out);
+    Result<std::optional<Extent>> take_huge_from_region(std::size_t region, unsigned level);
+    // Calls `take(region)`, for the preferred one and then for the pool's, until it says "enough".
+    template <typename Take>
+    Result<void> each_region(Placement placement, const Take& take);
     bool may_give(std::size_t region) const;
     std::optional<FrameNumber> take_next_to_hint(std::size_t region);
     Error not_enough(std::uint64_t wanted, std::uint64_t found) const;
-    std::uint64_t chunk_end(std::size_t region, std::size_t chunk) const;
-    Result<Chunk*> chunk_at(std::size_t region, std::size_t chunk);
+    // The frame that would be the chunk's first; a region may begin within its first chunk.
+    FrameNumber chunk_base(std::size_t region, std::size_t chunk) const;
+    Extent chunk_extent(std::size_t region, std::size_t chunk) const;
+    std::size_t chunk_of(std::size_t region, FrameNumber frame) const;
+    std::unique_ptr<FreeChunk> read_chunk(std::size_t region, std::size_t chunk,
+                                          std::uint64_t* damaged) const;
+    Result<FreeChunk*> chunk_at(std::size_t region, std::size_t chunk);
     bool is_withheld(FrameNumber frame) const;
-    void set_free(FrameNumber frame);
-    static std::uint64_t take_from(Chunk& chunk, std::size_t& hint_word, FrameNumber chunk_base,
-                                   std::uint64_t wanted, std::vector<Extent>& out);
-    void put_locked(Extent extent);
+    void put_locked(Extent extent, bool was_withheld = false);
 
     PhysicalMemory& memory_;
     std::mutex collecting_;  // before mutex_

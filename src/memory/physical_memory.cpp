@@ -12,6 +12,7 @@
 namespace holdfast::memory {
 
 using format::CheckedWord;
+using format::FrameKind;
 using format::RegionKindOnMedium;
 using format::RegionRecord;
 using format::RegionStateOnMedium;
@@ -124,6 +125,21 @@ std::optional<format::FrameMetadata> PhysicalMemory::valid_metadata(FrameNumber 
     const std::uint64_t word1 = pool::load_word(words.word1());
     if (!format::FrameMetadata::is_valid(words.home, word0, word1)) return std::nullopt;
     return format::FrameMetadata::decode(word0, word1);
+}
+
+std::optional<format::Extent> PhysicalMemory::huge_frame_around(FrameNumber frame) const {
+    const Region* const region = region_of(frame);
+    if (region == nullptr) return std::nullopt;
+    for (const FrameKind kind : {FrameKind::huge_2MiB, FrameKind::huge_1GiB}) {
+        const std::uint64_t count = format::frames_of(kind);
+        const FrameNumber head(frame.value() & ~(count - 1));
+        if (head == frame || !region->contains(head) ||
+            head - region->base() >= region->initialized())
+            continue;
+        const auto metadata = valid_metadata(head);
+        if (metadata && metadata->kind == kind) return format::Extent{head, count};
+    }
+    return std::nullopt;
 }
 
 // --- out of reach ---

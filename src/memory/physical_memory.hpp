@@ -25,6 +25,7 @@
 #include <span>
 #include <string>
 
+#include "format/build_record.hpp"
 #include "format/frame_metadata.hpp"
 #include "format/superblock.hpp"
 #include "holdfast/error.hpp"
@@ -156,6 +157,8 @@ class PhysicalMemory {
     const Region* replaced_region(FrameNumber frame) const;
     // Nothing if the record fails its check, or no region holds the frame.
     std::optional<format::FrameMetadata> valid_metadata(FrameNumber frame) const;
+    // The huge frame in use that the frame is a part of, but not its first.
+    std::optional<format::Extent> huge_frame_around(FrameNumber frame) const;
     // That metadata of so many frames of the region is valid, of `up_to` at least. What was not is
     // written first.
     Result<void> initialize_metadata(const Region& region, std::uint64_t up_to);

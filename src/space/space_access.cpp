@@ -51,7 +51,7 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
     Copied copied;
     while (copied.size_bytes < size_bytes) {
         const VirtAddr at = address + copied.size_bytes;
-        const std::size_t size =
+        std::size_t size =
             std::min<std::size_t>(size_bytes - copied.size_bytes, kPageSize - at.page_offset());
         std::expected<Translation, Fault> found;
         bool used = false;
@@ -60,6 +60,9 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
                 const ReaderSection section;
                 found = walk_once(memory, space, at);
                 if (found && found->protection.permits(needed)) {
+                    const std::uint64_t page = bytes(found->page_size);
+                    size = std::min<std::size_t>(size_bytes - copied.size_bytes,
+                                                 page - (at.bits() & (page - 1)));
                     // Inside the section: the frame cannot be given to anybody else meanwhile.
                     use(memory.host(found->physical.frame()) + at.page_offset(), copied.size_bytes,
                         size);
@@ -144,6 +147,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         table::PageRange pages;
         Protection protection;
         std::uint64_t resident_pages = 0;
+        std::uint64_t huge_pages = 0;
         bool damaged = false;
         bool lost = false;  // damaged only in that its memory is out of reach
         bool guard = false;
@@ -163,6 +167,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         visitor.range = [&](const table::VisitedRange& visited) {
             const std::uint64_t resident =
                 visited.entry.is_present() && !visited.damage ? visited.pages.count() : 0;
+            const std::uint64_t huge = visited.level > 1 ? resident : 0;
             const bool damaged = visited.damage.has_value();
             const bool lost = damaged && is_loss(*visited.damage);
             const bool guard = !damaged && !visited.entry.is_present() &&
@@ -173,8 +178,9 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
                 runs.back().lost == lost && runs.back().guard == guard) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
+                runs.back().huge_pages += huge;
             } else {
-                runs.push_back({visited.pages, protection, resident, damaged, lost, guard});
+                runs.push_back({visited.pages, protection, resident, huge, damaged, lost, guard});
             }
         };
         // A run must not hide the edge of a name: visit between the edges.
@@ -207,6 +213,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
                                                                                     << kPageShift};
         mapping.protection = run.protection;
         mapping.resident_bytes = run.resident_pages << kPageShift;
+        mapping.huge_bytes = run.huge_pages << kPageShift;
         mapping.guard = run.guard;
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
@@ -235,7 +242,9 @@ SpaceInfo info(const PhysicalMemory& memory, const SpaceState& space) {
     visitor.range = [&](const table::VisitedRange& visited) {
         if (visited.damage) return;
         info.mapped_bytes += visited.pages.count() << kPageShift;
-        if (visited.entry.is_present()) info.resident_bytes += visited.pages.count() << kPageShift;
+        if (!visited.entry.is_present()) return;
+        info.resident_bytes += visited.pages.count() << kPageShift;
+        if (visited.level > 1) info.huge_bytes += visited.pages.count() << kPageShift;
     };
     visitor.table = [&](FrameNumber, const table::TablePosition&) { ++info.tables; };
     table::visit(memory, root, table::all_pages(space.levels), visitor);

@@ -77,6 +77,10 @@ Result<void> Space::protect(Range range, Protection protection) {
     return transaction.commit();
 }
 
+Result<std::uint64_t> Space::promote(Range range) {
+    return TransactionState(state_->store).promote(state_, range);
+}
+
 std::expected<Translation, Fault> Space::translate(VirtAddr address) const {
     return space::translate(state_->store->memory, *state_, address);
 }

@@ -180,9 +180,12 @@ Result<StoreInfo> Store::info() const {
     info.regions = regions();
     const table::ChangeGate::Closed at_rest(state_->gate);
     const VerifyReport counted = verify_at_rest({});
+    const memory::FreeFrames free = state_->allocator.count_free();
     info.frames = {.total = counted.frames_total,
                    .free = counted.frames_free,
-                   .limbo = counted.frames_limbo + counted.frames_building};
+                   .limbo = counted.frames_limbo + counted.frames_building,
+                   .free_2MiB = free.huge_2MiB,
+                   .free_1GiB = free.huge_1GiB};
     info.tables = counted.tables;
     auto names = space_names();
     if (!names) return std::unexpected(names.error());

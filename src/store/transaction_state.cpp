@@ -171,6 +171,8 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     PageRange pages;
     const auto needed = options.guard ? std::nullopt : std::optional(protection);
     if (auto fine = check(**joined, "map", range, needed, pages); !fine) return fine;
+    if (auto fine = check_page_size(**joined, range, options); !fine) return fine;
+    const unsigned leaf_level = table::level_of(options.page_size);
     TableEditor editor(session_, (*joined)->root);
     auto place = unmapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
@@ -180,8 +182,20 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     if (options.guard)
         return spoiled_by(editor.map_absent(*place, format::AbsentKind::guard, Protection()));
     if (options.lazy)
-        return spoiled_by(editor.map_absent(*place, format::AbsentKind::demand_zero, protection));
-    return spoiled_by(editor.map(*place, protection, *where));
+        return spoiled_by(
+            editor.map_absent(*place, format::AbsentKind::demand_zero, protection, leaf_level - 1));
+    return spoiled_by(editor.map(*place, protection, *where, leaf_level));
+}
+
+Result<void> TransactionState::check_page_size(const Joined& joined, Range range,
+                                               const MapOptions& options) {
+    const std::uint64_t size = bytes(options.page_size);
+    if (range.start.bits() % size == 0 && range.size_bytes % size == 0) return {};
+    return fail(ErrorCode::invalid_argument,
+                fmt::format("cannot map {:#x}..{:#x} in space \"{}\" with pages of {}: start and "
+                            "length must be multiples of {:#x}",
+                            range.start.bits(), range.end().bits(), joined.space->name(),
+                            options.page_size == PageSize::size_2MiB ? "2 MiB" : "1 GiB", size));
 }
 
 Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& space, Range range,
@@ -221,13 +235,16 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
     const auto where = placement(from);
     if (!where) return std::unexpected(where.error());
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
-        // What forks and snapshots share must not see what is written from now on.
+        // What is shared has frames of its own; what forks and snapshots share must not see what is
+        // written from now on.
+        if (auto done = source_editor.split_to_page(page); !done) return spoiled_by(done);
         if (auto done = source_editor.unshare_page(page, *where); !done) return spoiled_by(done);
         auto found = source_editor.find(page);
         if (!found) return spoiled_by(std::unexpected(found.error()));
         frames.push_back(found->entry.frame());
     }
     from.changed.add(source_pages.begin, source_pages.end);
+    for (const PageRange& moved : source_editor.moved()) from.changed.add(moved.begin, moved.end);
     return spoiled_by(editor.map_frames(*place, protection, frames));
 }
 
@@ -239,7 +256,10 @@ Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, R
     if (auto done = (*joined)->annotations.cut(pages); !done) return done;
     (*joined)->changed.add(pages.begin, pages.end);
     session_.may_take_held_back();
-    return spoiled_by(TableEditor(session_, (*joined)->root).unmap(pages));
+    TableEditor editor(session_, (*joined)->root);
+    auto done = editor.unmap(pages);
+    for (const PageRange& moved : editor.moved()) (*joined)->changed.add(moved.begin, moved.end);
+    return spoiled_by(std::move(done));
 }
 
 Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space, Range range,
@@ -255,7 +275,9 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
     if (auto done = unshare_tables(**joined, pages); !done) return done;
     place = editor.place_of(pages);
     if (!place) return std::unexpected(place.error());
-    return spoiled_by(editor.protect(*place, protection));
+    auto done = editor.protect(*place, protection);
+    for (const PageRange& moved : editor.moved()) (*joined)->changed.add(moved.begin, moved.end);
+    return spoiled_by(std::move(done));
 }
 
 Result<std::uint64_t> TransactionState::mark(const std::shared_ptr<SpaceState>& space,
@@ -290,7 +312,10 @@ Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space,
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = page_index(address, space->levels);
     (*joined)->changed.add(page, page + 1);
-    return spoiled_by(TableEditor(session_, (*joined)->root).unshare_page(page, *where));
+    TableEditor editor(session_, (*joined)->root);
+    auto done = editor.unshare_page(page, *where);
+    for (const PageRange& moved : editor.moved()) (*joined)->changed.add(moved.begin, moved.end);
+    return spoiled_by(std::move(done));
 }
 
 // Before all tables of the range are replaced, for which they must be this space's alone. Nothing
@@ -309,12 +334,21 @@ Result<void> TransactionState::unshare_tables(Joined& joined, PageRange pages) {
         if (!left) return std::unexpected(left.error());
         if (step.is_idle()) return {};
         any_left = *left;
-        const table::ChangeGate::Inside inside(store_->gate);
-        std::optional<StoreState::CommitLock> commit_lock;
-        if (step.needs_commit_lock()) commit_lock.emplace(store_->commit_mutex);
-        if (auto done = step.commit({}); !done) return done;
+        if (auto done = commit_step(joined, step, {}); !done) return done;
     }
     return {};
+}
+
+Result<void> TransactionState::commit_step(const Joined& joined, table::EditSession& step,
+                                           const space::ChangedPages& changed) {
+    const table::ChangeGate::Inside inside(store_->gate);
+    std::optional<StoreState::CommitLock> commit_lock;
+    if (step.needs_commit_lock()) commit_lock.emplace(store_->commit_mutex);
+    if (changed.empty()) return step.commit({});
+    joined.space->changes.begin();
+    auto done = step.commit({});
+    joined.space->changes.end(done ? changed.all() : std::span<const space::ChangedPages::Pages>());
+    return done;
 }
 
 Result<void> TransactionState::fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
@@ -331,7 +365,8 @@ Result<void> TransactionState::fill(const std::shared_ptr<SpaceState>& space, Vi
         if (!found->entry.is_present())
             return fail(ErrorCode::not_mapped, fmt::format("{:#x} has no frame in space \"{}\"",
                                                            address.bits(), space->name()));
-        const FrameNumber frame = found->entry.frame();
+        const std::uint64_t page = page_index(address, space->levels);
+        const FrameNumber frame = found->entry.frame() + page % table::entry_pages(found->level);
         if (!session_.is_fresh(frame))
             return fail(ErrorCode::invalid_argument,
                         fmt::format("the page at {:#x} was mapped before this transaction, which "

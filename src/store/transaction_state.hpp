@@ -45,6 +45,8 @@ class TransactionState {
                          Protection protection);
     // The mark that handles of the range carry.
     Result<std::uint64_t> mark(const std::shared_ptr<SpaceState>& space, Range range);
+    // In commits of its own, one for each 2 MiB (Space::promote).
+    Result<std::uint64_t> promote(const std::shared_ptr<SpaceState>& space, Range range);
     // The page gets a frame of zeros that it lacks, or one of its own that may be written.
     Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     Result<void> unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address);
@@ -89,6 +91,8 @@ class TransactionState {
     Result<format::OwnerId> next_owner();
     Result<void> check(const Joined& joined, const char* action, Range range,
                        std::optional<Protection> protection, table::PageRange& pages) const;
+    static Result<void> check_page_size(const Joined& joined, Range range,
+                                        const MapOptions& options);
     // Where the pages are to be mapped, which nothing is yet.
     Result<table::TableEditor::Place> unmapped_place(table::TableEditor& editor,
                                                      const Joined& joined,
@@ -101,6 +105,12 @@ class TransactionState {
     Result<memory::Placement> placement(const Joined& joined,
                                         std::optional<unsigned> wish = {}) const;
     Result<void> unshare_tables(Joined& joined, table::PageRange pages);
+    // Commits what the session has done to the space's tables, while this transaction goes on to
+    // hold the space. `changed`: as Joined's.
+    Result<void> commit_step(const Joined& joined, table::EditSession& step,
+                             const space::ChangedPages& changed);
+    // False if something keeps the 2 MiB from being one page.
+    Result<bool> promote_block(Joined& joined, std::uint64_t first_page, memory::Placement where);
     static constexpr std::uint64_t kTablesUnsharedAtOnce = 4;
     Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
     Result<void> apply_names(pool::TransactionScope& scope);

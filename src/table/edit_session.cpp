@@ -45,12 +45,25 @@ auto EditSession::while_room_is_made(std::uint64_t frames, const Attempt& attemp
     return attempt();
 }
 
+Result<void> EditSession::begin_build() {
+    if (build_) return {};
+    auto build = services_.build_log.acquire();
+    if (!build) return std::unexpected(build.error());
+    build_ = std::move(*build);
+    return {};
+}
+
+Result<void> EditSession::reserve_huge(unsigned level, std::uint64_t count,
+                                       memory::Placement placement) {
+    if (auto begun = begin_build(); !begun) return begun;
+    return while_room_is_made(count * format::frames_of(format::leaf_kind(level)), [&] {
+        const ChangeGate::Inside inside(services_.gate);
+        return services_.build_log.reserve_huge(*build_, level, count, placement);
+    });
+}
+
 Result<void> EditSession::reserve(std::uint64_t count, memory::Placement placement) {
-    if (!build_) {
-        auto build = services_.build_log.acquire();
-        if (!build) return std::unexpected(build.error());
-        build_ = std::move(*build);
-    }
+    if (auto begun = begin_build(); !begun) return begun;
     return while_room_is_made(count, [&] {
         const ChangeGate::Inside inside(services_.gate);
         return services_.build_log.reserve(*build_, count, placement);
@@ -87,8 +100,30 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
     bool from_build = false;
     auto frame = next_frame(placement, &from_build);
     if (!frame) return std::unexpected(frame.error());
-    memory().set_filled(*frame, true);
-    const memory::MetadataWords words = memory().metadata(*frame);
+    return take_into_use(*frame, kind, owner, index, from_build);
+}
+
+Result<TakenFrame> EditSession::take_leaf(unsigned level, OwnerId owner, std::uint64_t index,
+                                          memory::Placement placement) {
+    const FrameKind kind = format::leaf_kind(level);
+    if (level == 1) return take(kind, owner, index, placement);
+    if (build_ && !build_->unused_huge[level].empty()) {
+        const FrameNumber frame = build_->unused_huge[level].back();
+        build_->unused_huge[level].pop_back();
+        return take_into_use(frame, kind, owner, index, true);
+    }
+    const auto extent = while_room_is_made(format::frames_of(kind), [&] {
+        return services_.allocator.allocate_huge(level, placement);
+    });
+    if (!extent) return std::unexpected(extent.error());
+    huge_ones_.push_back(*extent);
+    return take_into_use(extent->first, kind, owner, index, false);
+}
+
+TakenFrame EditSession::take_into_use(FrameNumber frame, FrameKind kind, OwnerId owner,
+                                      std::uint64_t index, bool from_build) {
+    memory().set_filled(frame, true);
+    const memory::MetadataWords words = memory().metadata(frame);
     const auto generation =
         static_cast<std::uint16_t>(FrameMetadata::generation_of(load(words.word0)) + 1);
     const FrameMetadata metadata{
@@ -96,7 +131,7 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
     // Word 1 in place: a crash before the commit leaves a frame that is free by its word 0, and a
     // free frame's word 1 means nothing.
     pool::store_word(words.word1(), metadata.word1(), std::memory_order_relaxed);
-    metadata_flush_.add(*frame);
+    metadata_flush_.add(frame);
     if (from_build) {
         // Word 0 too: until the commit clears the build slot, a crash frees this frame whatever its
         // metadata says, torn or whole.
@@ -104,7 +139,35 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
     } else {
         store_metadata(words, metadata.word0(words.home));
     }
-    return TakenFrame{*frame, generation};
+    return TakenFrame{frame, generation};
+}
+
+Result<std::array<std::uint16_t, format::kEntriesPerTable>> EditSession::split(FrameNumber frame,
+                                                                               unsigned level) {
+    frame = memory().current(frame);
+    auto metadata = metadata_of(frame);
+    if (!metadata) return std::unexpected(metadata.error());
+    if (auto begun = begin_build(); !begun) return std::unexpected(begun.error());
+    const std::uint64_t frames = format::frames_of(metadata->kind);
+    {
+        const ChangeGate::Inside inside(services_.gate);
+        // Under a huge frame the records of its parts say "free". From here to the commit a crash
+        // makes them say so again, whatever is written below, and the first one's record is of the
+        // huge frame until the commit.
+        if (auto done = services_.build_log.name_parts(*build_, {frame + 1, frames - 1}); !done)
+            return std::unexpected(done.error());
+    }
+    const FrameKind kind = format::leaf_kind(level - 1);
+    std::array<std::uint16_t, format::kEntriesPerTable> generations{metadata->generation};
+    for (unsigned part = 1; part < format::kEntriesPerTable; ++part) {
+        const std::uint64_t at = part * format::frames_of(kind);
+        generations[part] =
+            take_into_use(frame + at, kind, metadata->owner, metadata->index + at, true).generation;
+    }
+    metadata->kind = kind;
+    const memory::MetadataWords words = memory().metadata(frame);
+    store_metadata(words, metadata->word0(words.home));
+    return generations;
 }
 
 Result<TakenFrame> EditSession::take_table(const TablePosition& position) {
@@ -121,6 +184,9 @@ void EditSession::distrust(FrameNumber table) {
 
 bool EditSession::is_fresh(FrameNumber frame) const {
     if (std::find(singles_.begin(), singles_.end(), frame) != singles_.end()) return true;
+    if (std::any_of(huge_ones_.begin(), huge_ones_.end(),
+                    [&](const memory::Extent& extent) { return extent.contains(frame); }))
+        return true;
     return build_ &&
            std::any_of(build_->reserved.begin(), build_->reserved.end(),
                        [&](const memory::Extent& extent) { return extent.contains(frame); });
@@ -142,10 +208,13 @@ Result<FrameMetadata> EditSession::metadata_of(FrameNumber frame) const {
 }
 
 Result<void> EditSession::free_with_commit(FrameNumber frame, const FrameMetadata& metadata) {
-    if (auto done = services_.allocator.prepare_release(frame); !done) return done;
+    const memory::Extent extent{frame, format::frames_of(metadata.kind)};
+    if (auto done = services_.allocator.prepare_release(extent); !done) return done;
+    // Of a huge frame too, whose parts say "free" already: a crash leaves all of it in use, or all
+    // of it free.
     const memory::MetadataWords words = memory().metadata(frame);
     store_metadata(words, FrameMetadata::free_word0(words.home, metadata.generation));
-    released_.push_back(frame);
+    released_.push_back(extent);
     return {};
 }
 
@@ -296,10 +365,10 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
     services_.limbo.pushed(detached_.size());
     // Before the commit lock is let go, and so before anybody claims it.
     if (leaves_readers_) services_.former_readers.add();
-    for (const FrameNumber frame : released_) {
-        if (const memory::Window* const window = memory().window_of(frame))
-            window->set_validated(frame, false);
-        services_.allocator.retire({frame, 1});
+    for (const memory::Extent& extent : released_) {
+        if (const memory::Window* const window = memory().window_of(extent.first))
+            window->set_validated(extent.first, false);
+        services_.allocator.retire(extent);
     }
     if (build_) services_.build_log.finish(*build_);
     end();
@@ -312,6 +381,7 @@ void EditSession::abort() {
         services_.build_log.abandon(*build_);
     }
     for (const FrameNumber frame : singles_) services_.allocator.give_back({frame, 1});
+    for (const memory::Extent& extent : huge_ones_) services_.allocator.give_back(extent);
     end();
 }
 
@@ -320,6 +390,7 @@ void EditSession::end() {
     build_.reset();
     metadata_flush_.forget();
     singles_.clear();
+    huge_ones_.clear();
     taken_.clear();
     released_.clear();
     detached_.clear();

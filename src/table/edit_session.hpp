@@ -22,6 +22,7 @@
 // Not thread-safe.
 #pragma once
 
+#include <array>
 #include <boost/container/small_vector.hpp>
 #include <functional>
 #include <optional>
@@ -99,12 +100,22 @@ class EditSession {
     // With a preferred region they are for data only.
     Result<void> reserve(std::uint64_t count, memory::Placement placement = {});
     static constexpr std::uint64_t kFewFrames = 16;
+    // The same of huge frames of 2 MiB (level 2) or 1 GiB (level 3).
+    Result<void> reserve_huge(unsigned level, std::uint64_t count, memory::Placement placement);
     // This session frees more than it takes: it may have frames that are held back for that.
     void may_take_held_back() { may_take_held_back_ = true; }
     // Takes a frame into use with this kind, owner and index (and one reference); its generation
     // is raised. Its content is what it was.
     Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index,
                             memory::Placement placement = {});
+    // The frame for a leaf at this level, huge above level 1. no_space also if there is enough, but
+    // not in one piece.
+    Result<TakenFrame> take_leaf(unsigned level, OwnerId owner, std::uint64_t index,
+                                 memory::Placement placement = {});
+    // Makes frames of their own of the 512 parts of the exclusive huge frame, which a leaf at this
+    // level maps: their numbers follow each other, and these are their generations.
+    Result<std::array<std::uint16_t, format::kEntriesPerTable>> split(FrameNumber frame,
+                                                                      unsigned level);
     // An empty table for this position.
     Result<TakenFrame> take_table(const TablePosition& position);
     // The table is a copy of one that is not all well: it is not remembered as validated.
@@ -141,7 +152,10 @@ class EditSession {
     }
 
   private:
+    Result<void> begin_build();
     Result<FrameNumber> next_frame(memory::Placement placement, bool* from_build);
+    TakenFrame take_into_use(FrameNumber frame, format::FrameKind kind, OwnerId owner,
+                             std::uint64_t index, bool from_build);
     void store_metadata(memory::MetadataWords words, std::uint64_t word0);
     Result<void> free_with_commit(FrameNumber frame, const format::FrameMetadata& metadata);
     std::int64_t pending_references(FrameNumber frame) const;
@@ -160,9 +174,11 @@ class EditSession {
     memory::MetadataFlush metadata_flush_;  // of what was taken
     // A call for a few pages needs no memory of its own for these.
     using Frames = boost::container::small_vector<FrameNumber, 8>;
-    Frames singles_;   // taken through the undo log
-    Frames taken_;     // tables among what was taken, to remember as validated
-    Frames released_;  // free after the commit
+    using Extents = boost::container::small_vector<memory::Extent, 4>;
+    Frames singles_;     // taken through the undo log
+    Extents huge_ones_;  // the same, of huge frames
+    Frames taken_;       // tables among what was taken, to remember as validated
+    Extents released_;   // free after the commit
     struct ReferenceChange {
         FrameNumber frame;
         std::int64_t change = 0;

@@ -117,6 +117,7 @@ Result<bool> LimboStack::release_shared_frames(EditSession& session, FrameNumber
     unsigned released = 0;
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         const Entry entry = session.load_entry(table, slot);
+        if (!entry.is_leaf(position.level)) continue;
         const auto metadata = named_by(session, entry, position, slot);
         if (!metadata || (metadata->kind != FrameKind::shared_data && metadata->references == 1))
             continue;
@@ -129,23 +130,25 @@ Result<bool> LimboStack::release_shared_frames(EditSession& session, FrameNumber
 
 Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber table,
                                              const TablePosition& position,
-                                             std::vector<FrameNumber>& freed,
+                                             std::vector<memory::Extent>& freed,
                                              EditSession::Services& services) {
     memory::MetadataFlush flush(memory_);
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         const Entry entry = session.load_entry(table, slot);
         const auto metadata = named_by(session, entry, position, slot);
-        if (!metadata || metadata->kind != FrameKind::data || metadata->owner != position.owner ||
-            metadata->index != position.child(slot).index || metadata->references != 1)
+        if (!metadata || metadata->kind != format::leaf_kind(position.level) ||
+            metadata->owner != position.owner ||
+            metadata->index != position.child(slot).first_page() || metadata->references != 1)
             continue;
         const FrameNumber frame = memory_.current(entry.frame());
-        if (auto done = services.allocator.prepare_release(frame); !done) return done;
+        const memory::Extent extent{frame, format::frames_of(metadata->kind)};
+        if (auto done = services.allocator.prepare_release(extent); !done) return done;
         // A crash after this store leaves a free frame that a table in limbo still points to;
         // `named_by` skips it when the release is repeated.
         const memory::MetadataWords words = memory_.metadata(frame);
         pool::store_word(words.word0, FrameMetadata::free_word0(words.home, metadata->generation));
         flush.add(frame);
-        freed.push_back(frame);
+        freed.push_back(extent);
     }
     return {};
 }
@@ -164,7 +167,7 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
         return std::unexpected(damaged(memory_, "a record"));
 
     EditSession session(services);
-    std::vector<FrameNumber> freed;
+    std::vector<memory::Extent> freed;
     FrameNumber table = Entry(record.entry).frame();
     if (record.kind == LimboKind::space) {
         auto finished = release_space_(table);
@@ -211,7 +214,7 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
                 break;
             }
         }
-        if (position.level == 1 && record.kind == LimboKind::subtree) {
+        if (record.kind == LimboKind::subtree) {
             auto all = release_shared_frames(session, table, position);
             if (!all) return std::unexpected(all.error());
             if (!*all) {
@@ -230,7 +233,7 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
             return std::unexpected(done.error());
     }
     if (auto done = session.commit({}); !done) return std::unexpected(done.error());
-    for (const FrameNumber frame : freed) services.allocator.give_back({frame, 1});
+    for (const memory::Extent& extent : freed) services.allocator.give_back(extent);
     return true;
 }
 

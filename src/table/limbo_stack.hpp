@@ -61,7 +61,8 @@ class LimboStack {
     Result<bool> release_shared_frames(EditSession& session, FrameNumber table,
                                        const TablePosition& position);
     Result<void> release_data_frames(EditSession& session, FrameNumber table,
-                                     const TablePosition& position, std::vector<FrameNumber>& freed,
+                                     const TablePosition& position,
+                                     std::vector<memory::Extent>& freed,
                                      EditSession::Services& services);
 
     memory::PhysicalMemory& memory_;

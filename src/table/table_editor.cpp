@@ -110,13 +110,14 @@ Result<TableEditor::Found> TableEditor::find(std::uint64_t page) {
 // --- map ---
 
 struct TableEditor::FreshFrames final : LeafSource {
-    FreshFrames(EditSession& session_in, OwnerId owner_in, memory::Placement placement_in)
-        : session(session_in), owner(owner_in), placement(placement_in) {}
+    FreshFrames(EditSession& session_in, OwnerId owner_in, memory::Placement placement_in,
+                unsigned leaf_level = 1)
+        : LeafSource(leaf_level), session(session_in), owner(owner_in), placement(placement_in) {}
     Result<TakenFrame> next(std::uint64_t page) override {
-        auto taken = session.take(FrameKind::data, owner, page, placement);
+        auto taken = session.take_leaf(level, owner, page, placement);
         if (taken) {
             memory::PhysicalMemory& memory = session.memory();
-            memory.pool().fill(memory.host(taken->frame), 0, kPageSize);
+            memory.pool().fill(memory.host(taken->frame), 0, format::entry_span_bytes(level));
         }
         return taken;
     }
@@ -136,9 +137,10 @@ struct TableEditor::GivenFrames final : LeafSource {
 };
 
 // How many tables a range needs below an empty slot of its position.
-std::uint64_t TableEditor::tables_for(const TablePosition& position, PageRange range) {
+std::uint64_t TableEditor::tables_for(const TablePosition& position, PageRange range,
+                                      unsigned leaf_level) {
     std::uint64_t tables = 0;
-    for (unsigned level = 1; level <= position.level; ++level) {
+    for (unsigned level = leaf_level; level <= position.level; ++level) {
         const std::uint64_t span = entry_pages(level + 1);
         tables += (range.end - 1) / span - range.begin / span + 1;
     }
@@ -146,15 +148,15 @@ std::uint64_t TableEditor::tables_for(const TablePosition& position, PageRange r
 }
 
 std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition& position,
-                                          PageRange range) const {
-    if (position.level == 1) return 0;
+                                          PageRange range, unsigned leaf_level) const {
+    if (position.level == leaf_level) return 0;
     std::uint64_t tables = 0;
     std::ignore =
         each_slot(position, range, [&](unsigned slot, PageRange part, bool) -> Result<void> {
             const Entry entry = session_.load_entry(table, slot);
             const TablePosition child = position.child(slot);
-            tables += entry.is_empty() ? tables_for(child, part)
-                                       : missing_tables(entry.frame(), child, part);
+            tables += entry.is_empty() ? tables_for(child, part, leaf_level)
+                                       : missing_tables(entry.frame(), child, part, leaf_level);
             return {};
         });
     return tables;
@@ -162,21 +164,27 @@ std::uint64_t TableEditor::missing_tables(FrameNumber table, const TablePosition
 
 // Reserves so many frames for pages, and those for the tables that the range is missing, if they
 // are many together.
-Result<void> TableEditor::reserve_for(const Place& place, std::uint64_t pages,
-                                      memory::Placement placement) {
+Result<void> TableEditor::reserve_for(const Place& place, std::uint64_t leaves,
+                                      memory::Placement placement, unsigned leaf_level) {
     // They are few even if all tables are missing: no need to look.
-    if (pages + tables_for(place.position, place.range) <= EditSession::kFewFrames) return {};
-    const std::uint64_t frames = pages + missing_tables(place.table, place.position, place.range);
-    if (frames <= EditSession::kFewFrames) return {};
-    if (placement.is_pool() || pages == 0) return session_.reserve(frames + edge_tables());
-    if (auto done = session_.reserve(pages, placement); !done) return done;
-    return session_.reserve(frames - pages + edge_tables());
+    if (leaves + tables_for(place.position, place.range, leaf_level) <= EditSession::kFewFrames)
+        return {};
+    const std::uint64_t tables =
+        missing_tables(place.table, place.position, place.range, leaf_level);
+    if (leaves + tables <= EditSession::kFewFrames) return {};
+    if (leaf_level == 1 && (placement.is_pool() || leaves == 0))
+        return session_.reserve(leaves + tables + edge_tables());
+    const auto done = leaf_level == 1 ? session_.reserve(leaves, placement)
+                                      : session_.reserve_huge(leaf_level, leaves, placement);
+    if (!done) return done;
+    return session_.reserve(tables + edge_tables());
 }
 
 Result<void> TableEditor::map(const Place& place, Protection protection,
-                              memory::Placement placement) {
-    if (auto done = reserve_for(place, place.range.count(), placement); !done) return done;
-    FreshFrames source(session_, root_.owner, placement);
+                              memory::Placement placement, unsigned leaf_level) {
+    const std::uint64_t leaves = place.range.count() / entry_pages(leaf_level);
+    if (auto done = reserve_for(place, leaves, placement, leaf_level); !done) return done;
+    FreshFrames source(session_, root_.owner, placement, leaf_level);
     return map_in(place.table, place.position, place.range, protection, &source);
 }
 
@@ -196,22 +204,27 @@ Result<void> TableEditor::map_frames(const Place& place, Protection protection,
     return map_in(place.table, place.position, range, protection, &source);
 }
 
-Result<void> TableEditor::map_absent(const Place& place, AbsentKind kind, Protection protection) {
-    return map_in(place.table, place.position, place.range, protection, nullptr, kind);
+Result<void> TableEditor::map_absent(const Place& place, AbsentKind kind, Protection protection,
+                                     std::uint64_t payload) {
+    return map_in(place.table, place.position, place.range, protection, nullptr, kind, payload);
 }
 
 Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& position, PageRange range,
-                                 Protection protection, LeafSource* source, AbsentKind kind) {
+                                 Protection protection, LeafSource* source, AbsentKind kind,
+                                 std::uint64_t payload) {
     if (auto fine = enter(table, position); !fine) return fine;
     const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
         const Entry old = session_.load_entry(table, slot);
         if (source == nullptr && whole && old.is_empty()) {
             // One entry stands for all the range below it.
             session_.store_entry(table, slot,
-                                 Entry::absent(kind, protection, 0, position.entry(slot)));
+                                 Entry::absent(kind, protection, payload, position.entry(slot)));
             return {};
         }
-        if (position.level == 1) {
+        if (source != nullptr && position.level == source->level) {
+            // A table of which damage has left nothing.
+            if (old.is_table(position.level))
+                if (auto done = session_.release(old.frame()); !done) return done;
             auto frame = source->next(part.begin);
             if (!frame) return std::unexpected(frame.error());
             session_.store_entry(
@@ -223,11 +236,11 @@ Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& positio
         if (!old.is_empty()) {
             auto below = editable(table, position, slot, part);
             if (!below) return std::unexpected(below.error());
-            return map_in(*below, child, part, protection, source, kind);
+            return map_in(*below, child, part, protection, source, kind, payload);
         }
         auto made = session_.take_table(child);
         if (!made) return std::unexpected(made.error());
-        if (auto done = map_in(made->frame, child, part, protection, source, kind); !done)
+        if (auto done = map_in(made->frame, child, part, protection, source, kind, payload); !done)
             return done;
         session_.store_entry(table, slot,
                              Entry::table(made->frame, position.entry(slot), made->generation));
@@ -251,37 +264,45 @@ Result<TakenFrame> TableEditor::split_absent(FrameNumber table, const TablePosit
                              Entry::absent(entry.absent_kind(), entry.protection(), entry.payload(),
                                            child.entry(below)));
     session_.flush_entries(made->frame, 0, kEntriesPerTable);
-    session_.store_entry(table, slot,
-                         Entry::table(made->frame, position.entry(slot), made->generation));
-    if (session_.is_fresh(table)) session_.flush_entries(table, slot, slot + 1);
+    link(table, slot, Entry::table(made->frame, position.entry(slot), made->generation));
     return made;
+}
+
+void TableEditor::link(FrameNumber table, unsigned slot, Entry entry) {
+    session_.store_entry(table, slot, entry);
+    if (session_.is_fresh(table)) session_.flush_entries(table, slot, slot + 1);
 }
 
 Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placement) {
     auto found = find_to_edit(page);
     if (!found) return std::unexpected(found.error());
-    while (!found->entry.is_empty() && !found->entry.is_present() && found->level > 1) {
+    if (found->entry.is_present()) return {};  // somebody was faster
+    if (found->entry.is_empty() || found->entry.absent_kind() != AbsentKind::demand_zero)
+        return fail(ErrorCode::not_mapped, fmt::format("nothing is mapped at {:#x}",
+                                                       address_of_page(page, root_.levels).bits()));
+    unsigned wished = std::min<unsigned>(1 + static_cast<unsigned>(found->entry.payload()),
+                                         format::kLeafLevelMax);
+    for (;;) {
         const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
+        if (found->level <= wished) {
+            FreshFrames source(session_, root_.owner, placement, found->level);
+            auto frame = source.next(position.child(found->slot).first_page());
+            if (frame) {
+                link(found->table, found->slot,
+                     Entry::leaf(frame->frame, found->entry.protection(),
+                                 position.entry(found->slot), frame->generation));
+                return {};
+            }
+            if (found->level == 1 || frame.error().code != ErrorCode::no_space)
+                return std::unexpected(frame.error());
+            // Not in one piece: its size was a wish.
+            wished = found->level - 1;
+        }
         if (auto made = split_absent(found->table, position, found->slot, found->entry); !made)
             return std::unexpected(made.error());
         found = find_to_edit(page);
         if (!found) return std::unexpected(found.error());
     }
-    if (found->entry.is_present()) return {};  // somebody was faster
-    if (found->entry.is_empty() || found->entry.absent_kind() != AbsentKind::demand_zero)
-        return fail(ErrorCode::not_mapped, fmt::format("nothing is mapped at {:#x}",
-                                                       address_of_page(page, root_.levels).bits()));
-    FreshFrames source(session_, root_.owner, placement);
-    auto frame = source.next(page);
-    if (!frame) return std::unexpected(frame.error());
-    session_.store_entry(
-        found->table, found->slot,
-        Entry::leaf(frame->frame, found->entry.protection(),
-                    TablePosition{1, root_.owner, page / kEntriesPerTable}.entry(found->slot),
-                    frame->generation));
-    if (session_.is_fresh(found->table))
-        session_.flush_entries(found->table, found->slot, found->slot + 1);
-    return {};
 }
 
 // --- unmap ---
@@ -336,6 +357,10 @@ Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
                 return {};
             }
             auto made = split_absent(table, position, slot, entry);
+            if (!made) return std::unexpected(made.error());
+            entry = session_.load_entry(table, slot);
+        } else if (entry.is_leaf(position.level) && !whole) {
+            auto made = split_leaf(table, position, slot, entry);
             if (!made) return std::unexpected(made.error());
             entry = session_.load_entry(table, slot);
         } else if (entry.is_leaf(position.level)) {
@@ -427,9 +452,10 @@ Result<std::optional<TakenFrame>> TableEditor::protect_in(FrameNumber table,
     const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
         Entry entry = session_.load_entry(table, slot);
         const TablePosition child = position.child(slot);
-        if (!entry.is_present() && !whole) {
-            if (auto made = split_absent(table, position, slot, entry); !made)
-                return std::unexpected(made.error());
+        if (!whole && !entry.is_table(position.level)) {
+            auto made = entry.is_present() ? split_leaf(table, position, slot, entry)
+                                           : split_absent(table, position, slot, entry);
+            if (!made) return std::unexpected(made.error());
             entry = session_.load_entry(table, slot);
         }
         if (!entry.is_table(position.level)) {

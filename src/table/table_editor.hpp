@@ -19,6 +19,10 @@
 // only to what has no other reference, or to a table for which this is true, too; in all others it
 // may be out of date, since nobody writes by it, and is set right when the table is taken over.
 //
+// Leaves of 2 MiB and 1 GiB (huge_pages.cpp) have a frame that is huge as well. What is to become
+// of a part of one makes it a table of 512 smaller ones first: in place, or, if forks or snapshots
+// have it too, as a copy.
+//
 // Errors leave the session with a part of the operation in it: the caller must abort it, except
 // where a function says that it has changed nothing.
 #pragma once
@@ -66,25 +70,42 @@ class TableEditor {
     };
     Result<Found> find(std::uint64_t page);
 
-    // The range must be unmapped. Fresh zeroed frames; or the given ones, whose references are
-    // raised, `frames[i % size]` for the i-th page; or none yet.
-    Result<void> map(const Place& place, Protection protection, memory::Placement placement = {});
+    // The range must be unmapped. Fresh zeroed frames, huge ones for leaves above level 1, of which
+    // the range must be a multiple; or the given ones, whose references are raised, `frames[i %
+    // size]` for the i-th page; or none yet.
+    Result<void> map(const Place& place, Protection protection, memory::Placement placement = {},
+                     unsigned leaf_level = 1);
     Result<void> map_frames(const Place& place, Protection protection,
                             const std::vector<FrameNumber>& frames);
-    Result<void> map_absent(const Place& place, format::AbsentKind kind, Protection protection);
-    // Gives a frame of zeros to a demand-zero page.
+    Result<void> map_absent(const Place& place, format::AbsentKind kind, Protection protection,
+                            std::uint64_t payload = 0);
+    // Gives a frame of zeros to a demand-zero page: of the size that its range wishes, or a smaller
+    // one if there is none.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {});
     // Gives the page a frame of its own, with the same bytes, if forks or snapshots share the one
     // it has: it may then be written, if its mapping permits it.
     Result<void> unshare_page(std::uint64_t page, memory::Placement placement = {});
     // Unshares the tables of the range, at most about `tables` of them; whether any may be left.
     Result<bool> unshare_tables(PageRange range, std::uint64_t tables);
+    // Maps the page by a leaf of 4 KiB if it is part of a huge one.
+    Result<void> split_to_page(std::uint64_t page);
+    // What of the 2 MiB that begin at the page keeps them from being one leaf, or that they are
+    // one; changes nothing.
+    enum class Promotable : std::uint8_t { yes, is_huge, no };
+    Result<Promotable> promotable(std::uint64_t first_page);
+    // If they are promotable: nobody may write to them any more, but who was about to.
+    Result<void> write_protect(std::uint64_t first_page);
+    // Makes them one leaf, with a copy of the bytes; nobody writes to them any more.
+    Result<void> promote(std::uint64_t first_page, const TakenFrame& huge);
     // A root table that shares everything below with this one.
     Result<TakenFrame> share_root();
 
     Result<void> unmap(PageRange range);
     // The range must be mapped without holes.
     Result<void> protect(const Place& place, Protection protection);
+
+    // Pages beside those that were asked for which have other frames now.
+    const std::vector<PageRange>& moved() const { return moved_; }
 
     // Up to this many pages are unmapped directly, without limbo.
     static constexpr std::uint64_t kFewPages = 16;
@@ -95,8 +116,10 @@ class TableEditor {
   private:
     // What stands in the leaf entries of a new mapping.
     struct LeafSource {
+        explicit LeafSource(unsigned level_in = 1) : level(level_in) {}
         virtual Result<TakenFrame> next(std::uint64_t page) = 0;
         virtual ~LeafSource() = default;
+        unsigned level;
     };
     struct FreshFrames;
     struct GivenFrames;
@@ -120,14 +143,27 @@ class TableEditor {
                                    PageRange range, std::uint64_t& tables);
     // As `find`, and the table may be written.
     Result<Found> find_to_edit(std::uint64_t page);
-    Result<void> reserve_for(const Place& place, std::uint64_t pages, memory::Placement placement);
-    std::uint64_t missing_tables(FrameNumber table, const TablePosition& position,
-                                 PageRange range) const;
-    static std::uint64_t tables_for(const TablePosition& position, PageRange range);
+    Result<void> reserve_for(const Place& place, std::uint64_t leaves, memory::Placement placement,
+                             unsigned leaf_level = 1);
+    std::uint64_t missing_tables(FrameNumber table, const TablePosition& position, PageRange range,
+                                 unsigned leaf_level) const;
+    static std::uint64_t tables_for(const TablePosition& position, PageRange range,
+                                    unsigned leaf_level);
     // Without a source, entries that are absent, of this kind.
     Result<void> map_in(FrameNumber table, const TablePosition& position, PageRange range,
                         Protection protection, LeafSource* source,
-                        format::AbsentKind kind = format::AbsentKind::demand_zero);
+                        format::AbsentKind kind = format::AbsentKind::demand_zero,
+                        std::uint64_t payload = 0);
+    void link(FrameNumber table, unsigned slot, Entry entry);
+    Result<TakenFrame> split_leaf(FrameNumber table, const TablePosition& position, unsigned slot,
+                                  Entry entry);
+    // For this place, an entry to a copy of what the frame and those behind it hold.
+    Result<Entry> copied_leaf(FrameNumber old, Protection protection, const TablePosition& position,
+                              unsigned slot, memory::Placement placement);
+    Result<TakenFrame> copied_parts(FrameNumber old, Protection protection,
+                                    const TablePosition& position, memory::Placement placement);
+    Result<void> check_reach(FrameNumber frame, std::uint64_t page) const;
+    Result<Found> find_block(std::uint64_t first_page);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,
                                     Entry entry);
     struct Unmapped {
@@ -151,6 +187,7 @@ class TableEditor {
 
     EditSession& session_;
     Root root_;
+    std::vector<PageRange> moved_;
 };
 
 }  // namespace holdfast::table

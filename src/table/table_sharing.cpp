@@ -44,22 +44,18 @@ bool TableEditor::is_gone(Entry entry) const {
 // runs one stops it meanwhile.)
 Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition& position,
                                           unsigned slot, PageRange part) {
-    const Entry link = session_.load_entry(table, slot);
-    const FrameNumber old = link.frame();
+    const Entry old_link = session_.load_entry(table, slot);
+    const FrameNumber old = old_link.frame();
     const TablePosition child = position.child(slot);
     const bool in_place = is_edited_in_place(old, child, part);
-    if (link.is_writable() && in_place) return old;
+    if (old_link.is_writable() && in_place) return old;
     if (auto fine = enter(old, child); !fine) return std::unexpected(fine.error());
-    bool exclusive = link.is_writable();
+    bool exclusive = old_link.is_writable();
     if (!exclusive) {
         const auto claim = session_.claim(old);
         if (!claim) return std::unexpected(claim.error());
         exclusive = *claim;
     }
-    const auto link_to = [&](Entry entry) {
-        session_.store_entry(table, slot, entry);
-        if (session_.is_fresh(table)) session_.flush_entries(table, slot, slot + 1);
-    };
     if (exclusive && in_place) {
         // The link and all entries below that may not permit writing change by one commit.
         for (unsigned each = 0; each < kEntriesPerTable; ++each) {
@@ -70,7 +66,8 @@ Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition
         }
         const auto metadata = session_.metadata_of(old);
         if (!metadata) return std::unexpected(metadata.error());
-        link_to(link.with_sharing(Sharing::exclusive, position.entry(slot), metadata->generation));
+        link(table, slot,
+             old_link.with_sharing(Sharing::exclusive, position.entry(slot), metadata->generation));
         return old;
     }
     auto copy = session_.take_table(child);
@@ -78,15 +75,15 @@ Result<FrameNumber> TableEditor::editable(FrameNumber table, const TablePosition
     for (unsigned each = 0; each < kEntriesPerTable; ++each) {
         const Entry entry = session_.load_entry(old, each);
         if (entry.is_empty()) continue;
-        const auto now = !exclusive           ? shared(entry, child, each)
-                         : link.is_writable() ? Result<Entry>(entry)
-                                              : claimed(entry, child, each);
+        const auto now = !exclusive               ? shared(entry, child, each)
+                         : old_link.is_writable() ? Result<Entry>(entry)
+                                                  : claimed(entry, child, each);
         if (!now) return std::unexpected(now.error());
         session_.store_entry(copy->frame, each, *now);
     }
     copied(old, copy->frame);
     session_.flush_entries(copy->frame, 0, kEntriesPerTable);
-    link_to(Entry::table(copy->frame, position.entry(slot), copy->generation));
+    link(table, slot, Entry::table(copy->frame, position.entry(slot), copy->generation));
     if (!exclusive)
         session_.drop_shared(session_.memory().current(old));
     else if (auto done = session_.release(old); !done)
@@ -121,33 +118,24 @@ Result<void> TableEditor::unshare_page(std::uint64_t page, memory::Placement pla
         session_.sharing_of(entry.frame(), *metadata) == Sharing::exclusive)
         return {};
     const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
-    const auto store = [&](Entry changed) {
-        session_.store_entry(found->table, found->slot, changed);
-        if (session_.is_fresh(found->table))
-            session_.flush_entries(found->table, found->slot, found->slot + 1);
-    };
-    const memory::PhysicalMemory& memory = session_.memory();
-    const FrameNumber old = memory.current(entry.frame());
+    const FrameNumber old = session_.memory().current(entry.frame());
     const auto claim = session_.claim(old);
     if (!claim) return std::unexpected(claim.error());
+    const PageRange pages{position.child(found->slot).first_page(),
+                          position.child(found->slot).first_page() + entry_pages(found->level)};
+    if (pages.count() != 1) moved_.push_back(pages);
     if (*claim) {
-        store(entry.with_sharing(Sharing::exclusive, position.entry(found->slot),
-                                 metadata->generation));
+        link(found->table, found->slot,
+             entry.with_sharing(Sharing::exclusive, position.entry(found->slot),
+                                metadata->generation));
         return {};
     }
-    if (memory.out_of_reach(old) || memory.host(old) == nullptr)
-        return fail(
-            ErrorCode::lost,
-            fmt::format("{}: the memory of the page at {:#x} is out of reach, and it cannot "
-                        "be copied",
-                        memory.pool().path(), address_of_page(page, root_.levels).bits()));
-    auto copy = session_.take(FrameKind::data, root_.owner, page, placement);
-    if (!copy) return std::unexpected(copy.error());
+    if (auto fine = check_reach(old, page); !fine) return fine;
     // Nobody writes to the old frame while it is shared. The copy is flushed, and durable with the
     // commit that leads to it: a crash before that leaves the old frame, and a free one.
-    memory.pool().copy(memory.host(copy->frame), memory.host(old), kPageSize);
-    store(Entry::leaf(copy->frame, entry.mapped_protection(), position.entry(found->slot),
-                      copy->generation));
+    const auto copy = copied_leaf(old, entry.mapped_protection(), position, found->slot, placement);
+    if (!copy) return std::unexpected(copy.error());
+    link(found->table, found->slot, *copy);
     session_.drop_shared(old);
     return {};
 }

@@ -36,12 +36,10 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
         if (memory.host(entry.frame()) == nullptr) return FaultKind::no_region;
         return std::nullopt;
     }
-    if (metadata.kind == FrameKind::shared_data) return memory.out_of_reach(entry.frame());
-    const FrameKind expected = position.level == 1   ? FrameKind::data
-                               : position.level == 2 ? FrameKind::huge_2MiB
-                                                     : FrameKind::huge_1GiB;
-    if (metadata.kind != expected || metadata.owner != position.owner ||
-        metadata.index != child.index << (9 * (position.level - 1)))
+    if (metadata.kind == FrameKind::shared_data && position.level == 1)
+        return memory.out_of_reach(entry.frame());
+    if (metadata.kind != format::leaf_kind(position.level) || metadata.owner != position.owner ||
+        metadata.index != child.first_page())
         return FaultKind::stale_entry;
     return memory.out_of_reach(entry.frame());
 }

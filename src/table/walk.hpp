@@ -129,7 +129,7 @@ inline Translation translation(Entry leaf, unsigned level, std::uint64_t links, 
         leaf.is_copy_on_write() || (leaf.is_writable() && !protection.writable())};
 }
 
-// The walk's straight half: links to validated tables, down to a page of 4 KiB. A processor
+// The walk's straight half: links to validated tables, down to a page. A processor
 // overlaps as many walks as fit into its window, so the number of instructions is what counts: the
 // number of levels is known to the compiler, and all that following a link takes is in registers.
 template <bool kValidate, Levels kLevels>
@@ -144,8 +144,13 @@ template <bool kValidate, Levels kLevels>
     std::uint64_t links = ~std::uint64_t{0};
 #pragma GCC unroll 5
     for (unsigned level = static_cast<unsigned>(kLevels); level > 0; --level) {
-        if (!(kValidate ? tables.fits(entry) : tables.fits_unvalidated(entry))) [[unlikely]]
+        if (!(kValidate ? tables.fits(entry) : tables.fits_unvalidated(entry))) [[unlikely]] {
+            // It stood in a validated table, or is the root's.
+            if (entry.is_present() && entry.is_leaf(level + 1) &&
+                level < static_cast<unsigned>(kLevels))
+                return translation(entry, level + 1, links, address);
             return walk_checking(memory, root, address);
+        }
         links &= entry.bits();
         // Acquire: a table is filled before it is linked.
         entry = Entry(pool::load_word(tables.table(entry) + format::slot_of(address, level),

@@ -226,6 +226,40 @@ TEST_P(KvmWalk, EachKindOfFault) {
     test::expect_clean(*store_);
 }
 
+// A leaf of 2 MiB, as far as its last page; parts of one that was split; and one that is copied on
+// write.
+TEST_P(KvmWalk, HugePages) {
+    constexpr VirtAddr kBase{0x4000'0000};
+    const MapOptions kHuge{.page_size = PageSize::size_2MiB};
+    std::vector<Access> accesses;
+    VirtAddr start = kBase;
+    for (const Protection protection : kProtections) {
+        must(space_->map({start, 2_MiB}, protection, kHuge));
+        fill({start, 2_MiB});
+        for (const std::uint64_t page : {0, 1, 300, 511})
+            append(accesses, six_accesses(start + page * kPageSize));
+        start = start + 2_MiB;
+    }
+    must(space_->unmap({kBase + 16 * kPageSize, kPageSize}));
+    append(accesses, six_accesses(kBase + 15 * kPageSize));
+    append(accesses, six_accesses(kBase + 16 * kPageSize));
+    ASSERT_EQ(space_->translate(kBase)->page_size, PageSize::size_4KiB);
+    ASSERT_EQ(space_->translate(kBase + 2_MiB)->page_size, PageSize::size_2MiB);
+    Space fork = value_of(store_->fork_space(space_->name(), "fork"));
+    for (Space* const space : {&*space_, &fork}) {
+        AccessProber prober = install(*space);
+        MemoryModel memory = memory_of(*space);
+        const auto expected = test::expected_outcomes(*space, accesses, memory);
+        expect_agreement(accesses, expected, prober.run(accesses));
+        memory.expect_equal();
+        // The next is another's alone.
+        must(fork.write(kBase + 2_MiB, std::as_bytes(std::span("x", 1))));
+    }
+    ASSERT_EQ(fork.translate(kBase + 2_MiB)->page_size, PageSize::size_2MiB);
+    ASSERT_NE(fork.translate(kBase + 2_MiB)->physical, space_->translate(kBase + 2_MiB)->physical);
+    test::expect_clean(*store_);
+}
+
 TEST_P(KvmWalk, NonCanonicalAddressesRaiseGeneralProtection) {
     const std::uint64_t half = std::uint64_t{1} << (virtual_address_bits(GetParam()) - 1);
     const VirtAddr last_of_user_half(half - kPageSize);

@@ -115,13 +115,36 @@ TEST_F(PersistCounts, OnePage) {
                                                               .redo_bytes = 192}));
 }
 
+TEST_F(PersistCounts, AHugePage) {
+    // One record and one entry, as for a small page, beside 2 MiB of zeros: 32,768 lines.
+    EXPECT_EQ(count([&] {
+                  must(space.map(pages(kTablePages, kTablePages), protection::rw,
+                                 {.page_size = PageSize::size_2MiB}));
+              }),
+              (PmemCounts{.flush_calls = 3,
+                          .flush_lines = 3,
+                          .copy_calls = 3,
+                          .copy_lines = 32'771,
+                          .fences = 4,
+                          .redo_bytes = 192}));
+    // Split in place: its build record and slot, 511 records of 16 bytes (128 lines), the table.
+    EXPECT_EQ(count([&] { must(space.unmap(pages(kTablePages + 7, 1))); }),
+              (PmemCounts{.flush_calls = 11,
+                          .flush_lines = 201,
+                          .copy_calls = 3,
+                          .copy_lines = 68,
+                          .fences = 6,
+                          .redo_bytes = 256}));
+}
+
 TEST_F(PersistCounts, AFullTable) {
     // Fences: 2 to reserve the frames (build record, slot), and a commit of two words (the
     // slot, and the entry of the new table). Flushes: the record and the slot; the metadata of 513
-    // frames, which are one run of 129 lines; the table; the two words. Copies: the log twice, and
+    // frames, which are two runs (an aligned 2 MiB, and what is more than that) of 129 lines; the
+    // table; the two words. Copies: the log twice, and
     // 513 pages of zeros.
     EXPECT_EQ(count([&] { map(pages(kTablePages, kTablePages)); }),
-              (PmemCounts{.flush_calls = 6,
+              (PmemCounts{.flush_calls = 7,
                           .flush_lines = 197,
                           .copy_calls = 515,
                           .copy_lines = 32'835,

@@ -17,9 +17,9 @@ TEST_F(MappingCommands, MapsHaveTheFormOfProc) {
               "7ffff0000000-7ffff0100000 rw-p 00000000 00:00 0 \n");
     EXPECT_EQ(json({"maps", path(), "editor"}), nlohmann::json::parse(R"([
         {"start": "0x555555554000", "end": "0x555555556000", "prot": "r-x-", "offset": 0,
-         "resident_bytes": 8192, "name": "/usr/bin/editor"},
+         "resident_bytes": 8192, "huge_bytes": 0, "name": "/usr/bin/editor"},
         {"start": "0x7ffff0000000", "end": "0x7ffff0100000", "prot": "rw-u", "offset": 0,
-         "resident_bytes": 0, "name": ""}])"));
+         "resident_bytes": 0, "huge_bytes": 0, "name": ""}])"));
 }
 
 TEST_F(MappingCommands, UnmapAndProtect) {
@@ -34,6 +34,22 @@ TEST_F(MappingCommands, UnmapAndProtect) {
     well({"unmap", path(), "editor", "0x0", "1GiB"});
     EXPECT_EQ(well({"maps", path(), "editor"}), "");
     EXPECT_EQ(json({"maps", path(), "editor"}), nlohmann::json::array());
+}
+
+TEST_F(MappingCommands, HugePages) {
+    create_space();
+    well({"map", path(), "editor", "0x40000000", "4MiB", "--page-size", "2MiB"});
+    EXPECT_EQ(json({"translate", path(), "editor", "0x40201234"})[0].at("page_size"), 2 << 20);
+    EXPECT_EQ(json({"maps", path(), "editor"})[0].at("huge_bytes"), 4 << 20);
+    well({"unmap", path(), "editor", "0x40000000", "4KiB"});
+    EXPECT_EQ(json({"maps", path(), "editor"})[0].at("huge_bytes"), 2 << 20);
+    well({"map", path(), "editor", "0x80000000", "2MiB"});
+    EXPECT_EQ(json({"promote", path(), "editor", "0x80000000", "2MiB"}).at("huge_bytes"), 2 << 20);
+    const auto frames = json({"info", path()}).at("frames");
+    EXPECT_GT(frames.at("free_2MiB"), 0);
+    EXPECT_LT(frames.at("fragmentation"), 1);
+    const Command refused = run({"map", path(), "editor", "0x1000", "2MiB", "--page-size", "2MiB"});
+    EXPECT_NE(refused.errors.find("multiples of 0x200000"), std::string::npos) << refused.errors;
 }
 
 TEST_F(MappingCommands, Translate) {

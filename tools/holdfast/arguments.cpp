@@ -99,17 +99,23 @@ CLI::Option* add_levels(CLI::App& command, Levels& levels) {
         "levels of page tables: 3, 4 (the default) or 5");
 }
 
-CLI::Option* add_page_size(CLI::App& command) {
-    return command.add_option_function<std::string>(
-        "--page-size",
-        [](const std::string& text) {
-            if (value_of("--page-size", parse_size(text)) != bytes(PageSize::size_4KiB))
+CLI::Option* add_page_size(CLI::App& command, PageSize& size) {
+    return command
+        .add_option_function<std::string>(
+            "--page-size",
+            [&size](const std::string& text) {
+                const std::uint64_t wanted = value_of("--page-size", parse_size(text));
+                for (const PageSize each :
+                     {PageSize::size_4KiB, PageSize::size_2MiB, PageSize::size_1GiB}) {
+                    size = each;
+                    if (bytes(each) == wanted) return;
+                }
                 throw CLI::ValidationError(
                     "--page-size",
-                    fmt::format("pages of {} cannot be mapped yet; leave it out, or write 4KiB",
-                                text));
-        },
-        "the size of pages; only 4KiB so far");
+                    fmt::format("there are no pages of {}; there are 4KiB, 2MiB and 1GiB", text));
+            },
+            "the size of pages: 4KiB, 2MiB or 1GiB; address and length must be multiples of it")
+        ->default_str("4KiB");
 }
 
 }  // namespace holdfast::tool

@@ -43,6 +43,6 @@ CLI::Option* add_size(CLI::App& command, const std::string& name, std::uint64_t&
 CLI::Option* add_protection(CLI::App& command, Protection& protection);
 CLI::Option* add_levels(CLI::App& command, Levels& levels);
 // `--page-size`, of which only 4 KiB exists so far.
-CLI::Option* add_page_size(CLI::App& command);
+CLI::Option* add_page_size(CLI::App& command, PageSize& size);
 
 }  // namespace holdfast::tool

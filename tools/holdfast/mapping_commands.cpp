@@ -55,6 +55,20 @@ Outcome protect(const Context& context, const RangeArguments& arguments) {
     });
 }
 
+// How much of the range is on huge pages then.
+Outcome promote(const Context& context, const RangeArguments& arguments) {
+    auto space = context.open_space(arguments.pool, arguments.space);
+    if (!space) return std::unexpected(space.error());
+    const auto huge_bytes = space->promote(arguments.range());
+    if (!huge_bytes) return std::unexpected(huge_bytes.error());
+    if (context.json)
+        print_json({{"huge_bytes", *huge_bytes}});
+    else
+        print("{} of {} are on pages of 2 MiB\n", format_size(*huge_bytes),
+              format_size(arguments.size_bytes));
+    return ExitStatus::well;
+}
+
 // --- maps ---
 
 struct MapsArguments {
@@ -76,6 +90,7 @@ Outcome maps(const Context& context, const MapsArguments& arguments) {
                             {"prot", mapping.protection.to_string()},
                             {"offset", mapping.name_offset},
                             {"resident_bytes", mapping.resident_bytes},
+                            {"huge_bytes", mapping.huge_bytes},
                             {"name", mapping.name}});
         else
             text += maps_line(mapping) + '\n';
@@ -133,7 +148,7 @@ void add_mapping_commands(CLI::App& app, Context& context) {
         [](CLI::App& command, RangeArguments& arguments) {
             add_range(command, arguments);
             add_protection(command, arguments.protection)->default_str("rw");
-            add_page_size(command);
+            add_page_size(command, arguments.options.page_size);
             command.add_flag("--lazy", arguments.options.lazy,
                              "reserve the range: a page gets a frame at its first write");
             command.add_flag("--guard", arguments.options.guard,
@@ -152,6 +167,10 @@ void add_mapping_commands(CLI::App& app, Context& context) {
             add_protection(command, arguments.protection)->required();
         },
         protect);
+    add_command<RangeArguments>(
+        app, context, "promote",
+        "Put each aligned 2 MiB of the range on a page of 2 MiB, where that is possible.",
+        add_range, promote);
     add_command<MapsArguments>(
         app, context, "maps", "Print all mappings, in the form of /proc/PID/maps.",
         [](CLI::App& command, MapsArguments& arguments) {

@@ -46,15 +46,19 @@ Json json_of(const StoreInfo& info) {
     Json regions = Json::array(), spaces = Json::array();
     for (const RegionInfo& region : info.regions) regions.push_back(tool::json_of(region));
     for (const SpaceInfo& space : info.spaces) spaces.push_back(json_of(space));
-    return {
-        {"uuid", to_string(info.uuid)},
-        {"format_version", info.format_version},
-        {"boot_epoch", info.boot_epoch},
-        {"frames",
-         {{"total", info.frames.total}, {"free", info.frames.free}, {"limbo", info.frames.limbo}}},
-        {"tables", info.tables},
-        {"regions", regions},
-        {"spaces", spaces}};
+    return {{"uuid", to_string(info.uuid)},
+            {"format_version", info.format_version},
+            {"boot_epoch", info.boot_epoch},
+            {"frames",
+             {{"total", info.frames.total},
+              {"free", info.frames.free},
+              {"limbo", info.frames.limbo},
+              {"free_2MiB", info.frames.free_2MiB},
+              {"free_1GiB", info.frames.free_1GiB},
+              {"fragmentation", info.frames.fragmentation()}}},
+            {"tables", info.tables},
+            {"regions", regions},
+            {"spaces", spaces}};
 }
 
 void print_text(const Store& store, const StoreInfo& info) {
@@ -65,6 +69,9 @@ void print_text(const Store& store, const StoreInfo& info) {
     print("boot epoch  {}\n", info.boot_epoch);
     print("frames      {} of 4 KiB, {} free, {} in limbo\n", format_count(info.frames.total),
           format_count(info.frames.free), format_count(info.frames.limbo));
+    print("huge frames {} of 2 MiB, {} of 1 GiB could be had; fragmentation {:.2f}\n",
+          format_count(info.frames.free_2MiB), format_count(info.frames.free_1GiB),
+          info.frames.fragmentation());
     print("tables      {}\n", format_count(info.tables));
     for (const RegionInfo& region : info.regions) print("region      {}\n", line_of(region));
     for (const SpaceInfo& space : info.spaces)
