@@ -21,8 +21,7 @@ class Places {
     void walk(const WalkedSpace& space) {
         table::Visitor visitor;
         visitor.range = [&](const table::VisitedRange& visited) {
-            if (!visited.entry.is_present() || (visited.damage && !is_loss(*visited.damage)))
-                return;
+            if (!visited.entry.has_frame() || (visited.damage && !is_loss(*visited.damage))) return;
             add(visited.entry.frame(), space, visited.pages);
         };
         visitor.table = [&](FrameNumber table, const table::TablePosition& position) {

@@ -267,7 +267,7 @@ class Surveyor {
             bool is_mapped = false;
             table::Visitor visitor;
             visitor.range = [&](const table::VisitedRange& visited) {
-                is_mapped = is_mapped || visited.entry.is_present();
+                is_mapped = is_mapped || visited.entry.has_frame();
             };
             const table::PageRange pages = run.pages();
             table::visit(memory_, each.root, pages, visitor);

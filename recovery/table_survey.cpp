@@ -169,7 +169,7 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
             found.children.push_back(child);
             continue;
         }
-        if (entry.is_present() && item.with_frames) {
+        if (entry.has_frame() && item.with_frames) {
             uses_.add(entry.frame(), from_);
             if (from_ == FrameUses::From::space)
                 found.mapped_pages += table::entry_pages(position.level);

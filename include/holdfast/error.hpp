@@ -26,6 +26,7 @@ enum class ErrorCode : std::uint8_t {
     lost,               // the page lies in a region that is out of reach; the message says which
     stale,              // a handle to something that is gone
     io,                 // the operating system said no; the message has its words
+    over_quota,         // the space may not have more frames, and none of its pages can be swapped
 };
 
 // `holdfast::to_string(code)` is the code as written above.

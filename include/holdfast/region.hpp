@@ -29,7 +29,8 @@ namespace holdfast {
 using Uuid = std::array<std::uint8_t, 16>;
 std::string to_string(const Uuid& uuid);
 
-enum class RegionKind : std::uint8_t { pool = 1, external = 2, volatile_memory = 3 };
+// A swap region is an external one for pages that have lost their frames (reclaim.hpp).
+enum class RegionKind : std::uint8_t { pool = 1, external = 2, volatile_memory = 3, swap = 4 };
 const char* to_string(RegionKind kind);
 
 enum class RegionState : std::uint8_t {

@@ -29,6 +29,7 @@
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
 #include "holdfast/handle.hpp"
+#include "holdfast/reclaim.hpp"
 #include "holdfast/types.hpp"
 
 namespace holdfast {
@@ -112,6 +113,16 @@ class Space {
     // what was promoted stays so.
     Result<std::uint64_t> promote(Range range);
 
+    // How many bytes of frames calls of this space may take under the local frame policy
+    // (reclaim.hpp); 0 for no limit. Durable on return. What it has is not taken away, until it
+    // wants more.
+    Result<void> set_quota(std::uint64_t size_bytes);
+    // Takes the frames of up to so many bytes of its pages now, by the clock; how many. Errors:
+    // damaged, io, permission_denied (a snapshot).
+    Result<std::uint64_t> evict(std::uint64_t size_bytes);
+    // Walks the space to count what is swapped.
+    FrameUse frame_use() const;
+
     // Walks the tables; no entry is followed that was not checked since the store was opened. Costs
     // a few dependent loads; put a `Tlb` (tlb.hpp) before it where that matters. The protection is
     // what a processor would permit now: without `w` where the page is to be copied first.
@@ -119,7 +130,8 @@ class Space {
     // The same, and a fault (protection, copy_on_write) where `access` is not permitted.
     std::expected<Translation, Fault> translate(VirtAddr address, Protection access) const;
 
-    // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame.
+    // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame, and
+    // swapped ones are read where they are.
     // Errors: not_mapped, permission_denied, damaged; the message has the first address that
     // failed, and what stands in `destination` is then unspecified.
     Result<void> read(VirtAddr address, std::span<std::byte> destination) const;
@@ -134,7 +146,8 @@ class Space {
     Result<void> persist(Range range);
 
     // Makes the access possible that has just failed, as a page fault handler does: a demand-zero
-    // page gets a frame of zeros, a page that is copied on write one of its own. Durable on return.
+    // page gets a frame of zeros, a page that is copied on write one of its own, a swapped one is
+    // brought back. Durable on return.
     // Nothing to do is success. Errors: as `write`, and no_space.
     Result<void> fault(VirtAddr address, Protection access);
 

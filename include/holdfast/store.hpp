@@ -21,6 +21,7 @@
 
 #include "holdfast/error.hpp"
 #include "holdfast/handle.hpp"
+#include "holdfast/reclaim.hpp"
 #include "holdfast/region.hpp"
 #include "holdfast/snapshot.hpp"
 #include "holdfast/space.hpp"
@@ -129,6 +130,15 @@ class Store {
     // Adds a region of at most `size_bytes` from what room the pool itself has left. Happens by
     // itself when frames run out; useful after a poolset was extended. no_space if there is none.
     Result<void> grow(std::uint64_t size_bytes);
+
+    // See reclaim.hpp. Each of them is one commit, durable on return.
+    Result<void> set_reclaim_policy(const ReclaimPolicy& policy);
+    ReclaimPolicy reclaim_policy() const;
+    // As add_external_region, for pages that lose their frames: nothing else is put there. The
+    // file's blocks are all allocated, so that a full disk is told here and not later.
+    Result<unsigned> add_swap_region(const std::string& path, std::uint64_t size_bytes);
+    // Since the store was opened.
+    std::vector<OomEvent> oom_events() const;
 
     // Adds a region (region.hpp) and returns its number; spaces that prefer it may use it at once,
     // and all of it is durable. `path` names a new file, or a device. Errors: invalid_argument,

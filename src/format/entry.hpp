@@ -27,7 +27,8 @@
 //   bits  4..7   protection (rwxu)
 //   bits  9..11, 52..58  tag
 //   bits 12..51  payload: of a demand-zero range, the size of page that it wishes (0 for 4 KiB,
-//                1 for 2 MiB, 2 for 1 GiB); a swap slot, a page in a file, …
+//                1 for 2 MiB, 2 for 1 GiB); of a swapped page its frame in a swap region; a page
+//                in a file, …
 //   bits 59..62  0b1010, from which those of a present entry differ in two bits or more: so one
 //                flipped bit, P included, never turns one kind of entry into the other
 //   bits  8, 63  0
@@ -115,10 +116,20 @@ class Entry {
                           ((payload << kPageShift) & kFrameMask),
                       place, 0);
     }
+    // A page whose bytes are in a frame of a swap region, which has metadata as if it were mapped:
+    // the tag covers its generation, too.
+    static constexpr Entry swapped(FrameNumber frame, Protection protection,
+                                   const EntryPlace& place, std::uint16_t generation) {
+        return tagged(kAbsentMark | (static_cast<std::uint64_t>(AbsentKind::swapped) << 1) |
+                          (static_cast<std::uint64_t>(protection.mask()) << 4) |
+                          (frame.value() << kPageShift),
+                      place, generation);
+    }
     // The same entry with another protection (of a leaf or an absent range), A and D kept.
     constexpr Entry with_protection(Protection protection, const EntryPlace& place,
                                     std::uint16_t generation,
                                     Sharing sharing = Sharing::exclusive) const {
+        if (is_swapped()) return swapped(frame(), protection, place, generation);
         if (!is_present()) return absent(absent_kind(), protection, payload(), place);
         return tagged((bits_ & ~(kWritable | kUser | kNoExecute | kCopyOnWrite | kTagMask)) |
                           protection_bits(protection, sharing),
@@ -144,6 +155,11 @@ class Entry {
     constexpr std::uint64_t bits() const { return bits_; }
     constexpr bool is_empty() const { return bits_ == 0; }
     constexpr bool is_present() const { return bits_ & kPresent; }
+    constexpr bool is_swapped() const {
+        return !is_present() && absent_kind() == AbsentKind::swapped;
+    }
+    // Whether it names a frame, with a reference: a present entry, or a swapped page's.
+    constexpr bool has_frame() const { return is_present() || is_swapped(); }
     constexpr bool is_leaf(unsigned level) const { return level == 1 || (bits_ & kLargePage); }
     constexpr bool is_table(unsigned level) const {
         return is_present() && level > 1 && !(bits_ & kLargePage);
@@ -172,7 +188,7 @@ class Entry {
     }
 
     // Whether bits, place and the target's generation belong together. `generation` is that
-    // of the frame a present entry points to, and is ignored for an absent one.
+    // of the frame that the entry names, and is ignored if there is none.
     constexpr bool tag_fits(const EntryPlace& place, std::uint16_t generation) const {
         if (is_present() ? !has_present_form(place.level)
                          : (bits_ & kAbsentMarkMask) != kAbsentMark)
@@ -180,7 +196,7 @@ class Entry {
         if (is_present() && (bits_ & kLargePage) && place.level != 2 && place.level != 3)
             return false;
         return (bits_ & kTagMask) ==
-               spread(tag_of(bits_, place, is_present() ? generation : std::uint16_t{0}));
+               spread(tag_of(bits_, place, has_frame() ? generation : std::uint16_t{0}));
     }
 
     friend constexpr bool operator==(Entry, Entry) = default;

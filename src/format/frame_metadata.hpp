@@ -53,6 +53,10 @@ constexpr unsigned table_level(FrameKind kind) {
     return static_cast<unsigned>(kind) - static_cast<unsigned>(FrameKind::table_1) + 1;
 }
 
+// Whether it is memory of a lineage.
+constexpr bool is_data(FrameKind kind) {
+    return kind == FrameKind::data || kind == FrameKind::huge_2MiB || kind == FrameKind::huge_1GiB;
+}
 // How many frames the record of a frame of this kind stands for.
 constexpr std::uint64_t frames_of(FrameKind kind) {
     if (kind == FrameKind::huge_2MiB) return 512;

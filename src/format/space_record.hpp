@@ -15,7 +15,9 @@
 //      294    2  generation of the frame that origin names
 //      296    8  origin: the record of the space that a snapshot was taken of, by its home number
 //                (superblock.hpp); 0 for a space
-//      304  200  (zero)
+//      304   16  (zero)
+//      320    8  quota: how many pages may have frames, 0 for no limit (reclaim.hpp)
+//      328  176  (zero)
 //      504    8  CRC-32 over bytes 0..503, zero-extended
 //   -- mutable --
 //      512    8  root: an entry (entry.hpp) at level levels+1 and slot 0, which points to the root
@@ -53,7 +55,9 @@ struct SpaceRecord {
     std::uint8_t reserved0[5];
     std::uint16_t origin_generation;
     std::uint64_t origin;
-    std::uint8_t reserved1[200];
+    std::uint8_t reserved1[16];
+    std::uint64_t quota_pages;
+    std::uint8_t reserved2[176];
     std::uint64_t checksum;
     std::uint64_t root;
 

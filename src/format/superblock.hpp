@@ -17,7 +17,9 @@
 //      144    8  next owner id to try
 //      152    8  number of regions
 //      160    8  next base: physical frames below this number belong to a region, or did
-//      168   88  (zero)
+//      168    8  (zero)
+//      176    8  reclaim policy: FramePolicy in bits 0..7, OomPolicy in 8..15; the word 0 is 0, too
+//      184   72  (zero)
 //      256  512  64 build slots: frame number of a build record, 0 for none
 //      768  256  (zero)
 //     1024       56 region records of 128 bytes
@@ -53,10 +55,15 @@ inline constexpr unsigned kBuildSlots = 64;
 // Seeds of the checked words.
 inline constexpr std::uint32_t kSeedBootEpoch = 0x65706f63, kSeedLimboHead = 0x6c696d62,
                                kSeedNextOwner = 0x6f776e65, kSeedRegionCount = 0x72656763,
-                               kSeedNextBase = 0x62617365,
+                               kSeedNextBase = 0x62617365, kSeedReclaimPolicy = 0x7265636c,
                                kSeedBuildSlot = 0x62750000;  // plus the slot's number
 
-enum class RegionKindOnMedium : std::uint8_t { pool = 1, external = 2, volatile_memory = 3 };
+enum class RegionKindOnMedium : std::uint8_t {
+    pool = 1,
+    external = 2,
+    volatile_memory = 3,
+    swap = 4  // as external
+};
 
 // Whether a region's frames may be reached at all.
 enum class RegionStateOnMedium : std::uint8_t { attached = 1, detached = 2 };
@@ -146,7 +153,9 @@ struct Superblock {
     std::uint64_t next_owner;
     std::uint64_t region_count;
     std::uint64_t next_base;
-    std::uint8_t reserved2[88];
+    std::uint8_t reserved2[8];
+    std::uint64_t reclaim_policy;
+    std::uint8_t reserved4[72];
     std::uint64_t build_slots[kBuildSlots];
     std::uint8_t reserved3[256];
     RegionRecord regions[kMaxRegions];

@@ -194,7 +194,7 @@ Result<void> FrameAllocator::each_region(Placement placement, const Take& take) 
     Result<bool> enough = false;
     if (!placement.is_pool() && may_give(placement.region)) enough = take(placement.region);
     const std::size_t first = hint_region_;
-    for (std::size_t i = 0; enough && !*enough && i < regions_.size(); ++i) {
+    for (std::size_t i = 0; !placement.only && enough && !*enough && i < regions_.size(); ++i) {
         const std::size_t region = (first + i) % regions_.size();
         if (memory_.regions()[region].kind() != RegionKind::pool || !may_give(region)) continue;
         hint_region_ = region;
@@ -271,6 +271,7 @@ void FrameAllocator::put_locked(Extent extent, bool was_withheld) {
         if (region == regions.size()) continue;
         const FrameNumber end = std::min(extent.end(), regions[region].end());
         for (; frame < end; frame = frame + 1) {
+            if (charges_.is_on()) charges_.release(frame);
             // A chunk that was not read yet will find the frame by its metadata.
             FreeChunk* const chunk = regions_[region].chunks[chunk_of(region, frame)].get();
             if (chunk == nullptr || chunk->is_free(place_in_chunk(frame)) ||
@@ -294,6 +295,7 @@ void FrameAllocator::give_back(Extent extent) {
 }
 
 void FrameAllocator::retire(Extent extent) {
+    if (charges_.is_on()) charges_.release(extent.first);
     bool collect = false;
     {
         const std::scoped_lock lock(mutex_);

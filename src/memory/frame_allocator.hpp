@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "format/build_record.hpp"
+#include "memory/frame_charges.hpp"
 #include "memory/free_chunk.hpp"
 #include "memory/physical_memory.hpp"
 
@@ -29,6 +30,7 @@ using format::Extent;
 struct Placement {
     static constexpr std::uint8_t kPool = 0xff;
     std::uint8_t region = kPool;  // its index
+    bool only = false;            // nowhere else, if there is none left
 
     bool is_pool() const { return region == kPool; }
     friend bool operator==(Placement, Placement) = default;
@@ -68,6 +70,8 @@ class FrameAllocator {
     // that are parts of a huge frame in use then stay what they are.
     void withhold(Extent extent);
     void give_back_withheld(Extent extent);
+
+    FrameCharges& charges() { return charges_; }
 
     // While it is held, nothing is given out or taken back, and no metadata made.
     std::unique_lock<std::mutex> hold() { return std::unique_lock(mutex_); }
@@ -118,6 +122,7 @@ class FrameAllocator {
     std::vector<Extent> retired_;
     std::uint64_t retired_frames_ = 0;
     std::uint64_t damaged_ = 0;
+    FrameCharges charges_;
 };
 
 }  // namespace holdfast::memory

@@ -36,8 +36,7 @@ bool is_possible(const pool::Pool& pool, const RegionRecord& record) {
         record.kind != RegionKindOnMedium::pool ||
         (record.frames_offset % kPageSize == 0 &&
          pool.holds(record.frames_offset, record.frame_count << kPageShift));
-    return record.kind >= RegionKindOnMedium::pool &&
-           record.kind <= RegionKindOnMedium::volatile_memory &&
+    return record.kind >= RegionKindOnMedium::pool && record.kind <= RegionKindOnMedium::swap &&
            (record.state == RegionStateOnMedium::attached ||
             record.state == RegionStateOnMedium::detached) &&
            record.loss_policy <= format::LossPolicyOnMedium::zero &&
@@ -226,7 +225,7 @@ Result<void> PhysicalMemory::take_up(unsigned index) {
         const std::scoped_lock lock(looking_);
         if (!provide_window(region, record.window_frames))
             return fail(ErrorCode::no_space, "no memory to mark the validated tables of a region");
-    } else if (record.kind == RegionKindOnMedium::external) {
+    } else if (record.kind != RegionKindOnMedium::volatile_memory) {
         has_files_.store(true, std::memory_order_release);
     }
     if (record.previous != format::PreviousBase::none) {
@@ -247,7 +246,7 @@ void PhysicalMemory::look_at(unsigned index) const {
     if (region.was_looked_at_.load(std::memory_order_relaxed)) return;
     if (region.record_.state == RegionStateOnMedium::detached)
         region.state_.store(RegionState::detached, std::memory_order_relaxed);
-    else if (region.kind() == RegionKind::external)
+    else if (region.kind() != RegionKind::volatile_memory)
         attach_file(region);
     else
         attach_volatile(region);
@@ -542,11 +541,12 @@ Result<unsigned> PhysicalMemory::add_record(RegionRecord record, const std::stri
 }
 
 Result<unsigned> PhysicalMemory::add_external_region(const std::string& path,
-                                                     const ExternalRegionOptions& options) {
+                                                     const ExternalRegionOptions& options,
+                                                     bool for_swap) {
     const std::scoped_lock lock(adding_);
     if (auto index = room_for_region(); !index) return index;
     RegionRecord record{};
-    record.kind = RegionKindOnMedium::external;
+    record.kind = for_swap ? RegionKindOnMedium::swap : RegionKindOnMedium::external;
     record.state = RegionStateOnMedium::attached;
     record.stamp = random_stamp();
     record.file_offset = format::kRegionFramesOffset;

@@ -121,7 +121,8 @@ class PhysicalMemory {
     // `reserve_bytes` is left for libpmemobj's own objects. no_space if not one frame fits.
     Result<void> add_pool_region(std::uint64_t size_bytes, std::uint64_t reserve_bytes);
     Result<unsigned> add_external_region(const std::string& path,
-                                         const ExternalRegionOptions& options);
+                                         const ExternalRegionOptions& options,
+                                         bool for_swap = false);
     Result<unsigned> add_volatile_region(std::uint64_t size_bytes, LossPolicy loss);
 
     // Pairs the files of external regions with the pool anew (format/region_header.hpp), and stores
@@ -190,6 +191,11 @@ class PhysicalMemory {
     // Of a volatile region: it holds what this process has put there, and nothing of before.
     void set_filled(FrameNumber frame, bool filled) const;
 
+    // Whether whoever accesses a page is to set A and D of its entry, as a processor does: only
+    // while somebody asks for them.
+    bool tracks_accesses() const { return tracks_accesses_.load(std::memory_order_relaxed); }
+    void track_accesses() { tracks_accesses_.store(true, std::memory_order_relaxed); }
+
     // No frames of the region are given out any more.
     void close_to_allocation(unsigned index);
     // The region's record was changed so that this opening must not touch it any more.
@@ -227,6 +233,7 @@ class PhysicalMemory {
     const Files files_;
     std::mutex adding_;
     std::atomic<bool> has_files_ = false;
+    std::atomic<bool> tracks_accesses_ = false;
     // Regions and windows of what was not looked at yet come to be behind the back of readers.
     mutable std::mutex looking_;
     mutable std::array<Region, format::kMaxRegions> regions_;

@@ -38,6 +38,14 @@ inline bool exchange_word(std::uint64_t* word, std::uint64_t expected, std::uint
                                                                          std::memory_order_acq_rel);
 }
 
+// Clears some of a word's bits; others may change other bits meanwhile.
+inline void clear_bits(std::uint64_t* word, std::uint64_t bits) {
+    std::atomic_ref<std::uint64_t>(*word).fetch_and(~bits, std::memory_order_relaxed);
+}
+inline void set_bits(std::uint64_t* word, std::uint64_t bits) {
+    std::atomic_ref<std::uint64_t>(*word).fetch_or(bits, std::memory_order_relaxed);
+}
+
 enum class WordClass : std::uint8_t { undo, publish };
 
 class WriteSet {

@@ -67,10 +67,10 @@ class Comparison {
         if (a.is_table != b.is_table || a.is_damaged || b.is_damaged) return false;
         if (a.is_table) return a.entry.frame() == b.entry.frame();
         if (a.entry.is_empty() || b.entry.is_empty()) return a.entry == b.entry;
-        if (a.entry.is_present() != b.entry.is_present() ||
+        if (a.entry.has_frame() != b.entry.has_frame() ||
             a.entry.mapped_protection() != b.entry.mapped_protection())
             return false;
-        if (a.entry.is_present())
+        if (a.entry.has_frame())
             return a.entry.frame() == b.entry.frame() && a.entry_level == b.entry_level;
         return a.entry.absent_kind() == b.entry.absent_kind() &&
                a.entry.payload() == b.entry.payload();
@@ -107,7 +107,7 @@ class Comparison {
 
     // Null for zeros; nothing if it cannot be read.
     std::optional<const std::byte*> bytes_of(std::uint64_t page, const Side& side) const {
-        if (!side.entry.is_present()) {
+        if (!side.entry.has_frame()) {
             if (side.entry.absent_kind() != format::AbsentKind::demand_zero) return std::nullopt;
             return nullptr;
         }

@@ -46,8 +46,7 @@ Fault confirmed(const PhysicalMemory& memory, SpaceState& space, VirtAddr addres
 // Calls `use(host bytes, size, translation or demand-zero)` page by page, inside a reader section.
 template <typename Use>
 Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
-                 std::size_t size_bytes, bool accept_demand_zero, Protection needed,
-                 const Use& use) {
+                 std::size_t size_bytes, bool accept_absent, Protection needed, const Use& use) {
     Copied copied;
     while (copied.size_bytes < size_bytes) {
         const VirtAddr at = address + copied.size_bytes;
@@ -66,7 +65,14 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
                     // Inside the section: the frame cannot be given to anybody else meanwhile.
                     use(memory.host(found->physical.frame()) + at.page_offset(), copied.size_bytes,
                         size);
+                    if (memory.tracks_accesses())
+                        table::mark_accessed(memory, space.root(), at, needed.writable());
                     used = true;
+                } else if (!found && found.error().kind == FaultKind::swapped && accept_absent) {
+                    // Where it is, and stays: inside the section, too.
+                    std::byte* const host = memory.host(table::Entry(found.error().entry).frame());
+                    if (host != nullptr) use(host + at.page_offset(), copied.size_bytes, size);
+                    used = host != nullptr;
                 }
             }
             if (found || !found.error().is_damage()) break;
@@ -74,7 +80,7 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
             if (!found) break;
         }
         if (!used) {
-            if (!found && accept_demand_zero && found.error().kind == FaultKind::demand_zero) {
+            if (!found && accept_absent && found.error().kind == FaultKind::demand_zero) {
                 use(static_cast<std::byte*>(nullptr), copied.size_bytes, size);
             } else {
                 copied.fault = found ? refused(*found, needed, at) : found.error();

@@ -28,6 +28,7 @@ class SpaceState {
           owner(on_medium.owner),
           is_snapshot(on_medium.kind == format::SpaceKind::snapshot),
           preferred_region(on_medium.preferred_region),
+          quota_pages(on_medium.quota_pages),
           name_(on_medium.name_view()) {}
 
     // What readers start from; an empty entry before the space is committed and after it is
@@ -59,6 +60,7 @@ class SpaceState {
     pool::Offset annotations = 0;  // guarded by `names`
     // As on the medium: the region's index plus 1, or 0.
     std::atomic<std::uint8_t> preferred_region;
+    std::atomic<std::uint64_t> quota_pages;  // 0 for no limit
 
   private:
     std::string name_;

@@ -33,26 +33,42 @@ Error error_of(const Fault& fault, const char* action, const detail::SpaceState&
     return {code, std::move(message)};
 }
 
+// A call that finds too few frames takes them from whom the policies say, and is done again.
+template <typename Call>
+Result<void> with_reclaim(const std::shared_ptr<detail::SpaceState>& space, const Call& call) {
+    for (;;) {
+        Result<void> done = call();
+        if (done || done.error().code != ErrorCode::no_space || !space->store->reclaim_for(space))
+            return done;
+    }
+}
+
 // What follows the fault, if anything can: afterwards the access is permitted, or has another
 // fault.
 Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fault& fault,
                      Protection access, const char* action) {
     const bool demand_zero = fault.kind == FaultKind::demand_zero,
-               copy_on_write = fault.kind == FaultKind::copy_on_write;
-    if (!(demand_zero || copy_on_write) || !fault.protection.permits(access))
+               copy_on_write = fault.kind == FaultKind::copy_on_write,
+               swapped = fault.kind == FaultKind::swapped;
+    if (!(demand_zero || copy_on_write || swapped) || !fault.protection.permits(access))
         return std::unexpected(error_of(fault, action, *space));
-    TransactionState transaction(space->store);
-    auto done = demand_zero ? transaction.populate(space, fault.address)
-                            : transaction.unshare(space, fault.address);
-    return done ? transaction.commit() : done;
+    return with_reclaim(space, [&]() -> Result<void> {
+        TransactionState transaction(space->store);
+        auto done = demand_zero ? transaction.populate(space, fault.address)
+                    : swapped   ? transaction.swap_in(space, fault.address)
+                                : transaction.unshare(space, fault.address);
+        return done ? transaction.commit() : done;
+    });
 }
 
 }  // namespace
 
 Result<void> Space::map(Range range, Protection protection, const MapOptions& options) {
-    TransactionState transaction(state_->store);
-    if (auto done = transaction.map(state_, range, protection, options); !done) return done;
-    return transaction.commit();
+    return with_reclaim(state_, [&]() -> Result<void> {
+        TransactionState transaction(state_->store);
+        if (auto done = transaction.map(state_, range, protection, options); !done) return done;
+        return transaction.commit();
+    });
 }
 
 Result<void> Space::map_shared(Range range, Protection protection, const Space& source,
@@ -129,6 +145,9 @@ std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) {
     // If this fails, so will the next change, which says why.
     std::ignore = state_->store->begin_data_changes();
     auto found = translate(page.page_floor());
+    if (!found && found.error().kind == FaultKind::swapped &&
+        fault(page.page_floor(), protection::r))
+        found = translate(page.page_floor());
     if (found && found->copy_on_write) {
         if (!fault(page.page_floor(), protection::w))
             return std::unexpected(space::refused(*found, protection::w, page));

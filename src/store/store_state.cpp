@@ -155,6 +155,8 @@ Result<std::shared_ptr<StoreState>> StoreState::open(const std::string& path,
     auto state =
         std::make_shared<StoreState>(std::move(*pool), is_on(options.emulation), options.as_copy);
     if (auto done = state->memory.attach(); !done) return refuse(done.error());
+    for (const memory::Region& region : state->memory.regions())
+        if (region.kind() == RegionKind::swap) state->count_frames();
     return state;
 }
 
@@ -221,6 +223,10 @@ Result<std::uint64_t> StoreState::release(std::uint64_t tables) {
 // Frames have run out: what waits for readers, what is in limbo, and what the pool has left.
 bool StoreState::make_room(std::uint64_t frames) {
     if (allocator.collect_retired()) return true;
+    return make_room_in_pool(frames) || reclaim_from_others(frames);
+}
+
+bool StoreState::make_room_in_pool(std::uint64_t frames) {
     const table::ChangeGate::Inside inside(gate);
     if (build_log.has_interrupted()) {
         build_log.release_interrupted(std::max<std::uint64_t>(frames, 4096));
@@ -367,6 +373,7 @@ std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
     std::weak_ptr<SpaceState>& known = spaces_[frame.value()];
     if (auto space = known.lock()) return space;
     auto space = std::make_shared<SpaceState>(shared_from_this(), frame, record);
+    if (record.quota_pages != 0) count_frames();
     space->root_bits = pool::load_word(&record.root);
     space->annotations = record.annotations_offset;
     known = space;

@@ -21,6 +21,7 @@
 #include <thread>
 #include <unordered_map>
 
+#include "holdfast/reclaim.hpp"
 #include "holdfast/store.hpp"
 #include "memory/build_log.hpp"
 #include "memory/frame_allocator.hpp"
@@ -28,6 +29,7 @@
 #include "pool/pool.hpp"
 #include "space/space_state.hpp"
 #include "space/writer_lock.hpp"
+#include "store/reclaim.hpp"
 #include "table/edit_session.hpp"
 #include "table/limbo_stack.hpp"
 
@@ -66,6 +68,21 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     void visit_records(
         const std::function<void(std::string_view, const format::SpaceRecord*)>& visit) const;
 
+    // --- reclaim (reclaim.cpp) ---
+    ReclaimPolicy reclaim_policy() const;
+    Result<void> set_reclaim_policy(const ReclaimPolicy& policy);
+    // Where swapped pages go; nothing if there is no such region.
+    std::optional<memory::Placement> swap_region() const;
+    // After a call of this space has failed for want of frames, and has let everything go: whether
+    // it makes sense to try again.
+    bool reclaim_for(const std::shared_ptr<SpaceState>& space);
+    ReclaimState reclaim;
+    // From here on: whose each frame is, and which pages are accessed.
+    void count_frames() {
+        allocator.charges().turn_on();
+        memory.track_accesses();
+    }
+
     std::uint64_t boot_epoch() const;
     // A mark that no range of this store has had: the boot epoch, which changes have begun, in its
     // upper half. (More than 2^32 in one epoch would be others' of the next.)
@@ -96,12 +113,17 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
   private:
     Result<void> make_superblock(const CreateOptions& options);
     bool make_room(std::uint64_t frames);
+    bool make_room_in_pool(std::uint64_t frames);
     bool may_have_room() const;
+    std::vector<std::shared_ptr<SpaceState>> all_spaces();
+    bool reclaim_from_others(std::uint64_t pages);
+    bool release_victim(const SpaceState& requester);
     std::uint64_t reserve_bytes() const;
     Result<bool> release_space_step(FrameNumber record);
 
     std::atomic<bool> changes_begun_ = false;
     std::atomic<std::uint64_t> marks_ = 0;
+    std::atomic<std::size_t> next_victim_ = 0;  // where the global clock goes on
     std::mutex spaces_mutex_;
     std::unordered_map<std::uint64_t, std::weak_ptr<SpaceState>> spaces_;
 

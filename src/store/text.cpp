@@ -58,6 +58,8 @@ const char* to_string(ErrorCode code) {
             return "permission_denied";
         case ErrorCode::no_space:
             return "no_space";
+        case ErrorCode::over_quota:
+            return "over_quota";
         case ErrorCode::busy:
             return "busy";
         case ErrorCode::not_a_pool:
@@ -128,6 +130,8 @@ const char* to_string(RegionKind kind) {
             return "external";
         case RegionKind::volatile_memory:
             return "volatile";
+        case RegionKind::swap:
+            return "swap";
     }
     return "unknown";
 }

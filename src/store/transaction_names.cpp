@@ -180,6 +180,11 @@ Result<void> TransactionState::rename_space(const std::string& from, const std::
 
 Result<std::uint8_t> TransactionState::region_on_medium(std::optional<unsigned> region) const {
     if (!region) return std::uint8_t{0};
+    if (*region < store_->memory.regions().size() &&
+        store_->memory.regions()[*region].kind() == RegionKind::swap)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("{}: region {} is for pages that are swapped", store_->pool->path(),
+                                *region));
     if (*region < store_->memory.regions().size()) return static_cast<std::uint8_t>(*region + 1);
     return fail(ErrorCode::not_found,
                 fmt::format("{}: there is no region {}; `region list` shows those there are",
@@ -225,7 +230,8 @@ Result<void> TransactionState::remove_space(const std::string& name) {
 
 bool TransactionState::has_names() const {
     return !names_.empty() || std::any_of(joined_.begin(), joined_.end(), [](const auto& joined) {
-        return !joined.removed && (joined.annotations.changed() || joined.new_region);
+        return !joined.removed &&
+               (joined.annotations.changed() || joined.new_region || joined.new_quota);
     });
 }
 
@@ -246,9 +252,10 @@ Result<void> TransactionState::apply_names(pool::TransactionScope& scope) {
         SpaceRecord changed = *record;
         if (joined.new_name) set_name(changed, *joined.new_name);
         if (joined.new_region) changed.preferred_region = *joined.new_region;
+        if (joined.new_quota) changed.quota_pages = *joined.new_quota;
         if (joined.annotations.changed())
             changed.annotations_offset = joined.annotations.apply(scope);
-        if (joined.new_name || joined.new_region ||
+        if (joined.new_name || joined.new_region || joined.new_quota ||
             changed.annotations_offset != record->annotations_offset)
             write_record(scope, record, changed);
     }

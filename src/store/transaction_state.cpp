@@ -26,8 +26,10 @@ Result<void> TransactionState::spoiled_by(Result<void> outcome) {
 
 // --- joining ---
 
-Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<SpaceState>& space) {
+Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<SpaceState>& space,
+                                                         bool waits) {
     if (spoiled_) return std::unexpected(*spoiled_);
+    session_.charge_to(space->record);
     for (Joined& joined : joined_) {
         if (joined.space != space) continue;
         if (joined.removed)
@@ -43,7 +45,7 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
     // Waiting is safe if this space comes after all that are held already: everybody who waits
     // then waits for somebody further on, and there is no circle.
     const auto comes_after = [&](const Joined& held) { return held.space->record < space->record; };
-    const bool may_wait = std::all_of(joined_.begin(), joined_.end(), comes_after);
+    const bool may_wait = waits && std::all_of(joined_.begin(), joined_.end(), comes_after);
     switch (space->writer.lock(may_wait)) {
         case space::WriterLock::Outcome::locked:
             break;
@@ -178,6 +180,12 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     if (!place) return std::unexpected(place.error());
     const auto where = placement(**joined, options.region);
     if (!where) return std::unexpected(where.error());
+    if (!options.guard && !options.lazy) {
+        if (auto room = make_way(**joined, pages.count()); !room) return room;
+        // Pages may have left their tables meanwhile.
+        place = editor.place_of(pages);
+        if (!place) return std::unexpected(place.error());
+    }
     if (auto done = annotate(**joined, pages, options); !done) return done;
     if (options.guard)
         return spoiled_by(editor.map_absent(*place, format::AbsentKind::guard, Protection()));
@@ -225,7 +233,7 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
         auto found = source_editor.find(page);
         if (!found) return std::unexpected(found.error());
-        if (!found->entry.is_present())
+        if (!found->entry.has_frame())
             return fail(
                 ErrorCode::not_mapped,
                 fmt::format("{:#x} has no frame in space \"{}\"; map or write it first",
@@ -237,6 +245,7 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
         // What is shared has frames of its own; what forks and snapshots share must not see what is
         // written from now on.
+        if (auto done = source_editor.swap_in(page, *where); !done) return spoiled_by(done);
         if (auto done = source_editor.split_to_page(page); !done) return spoiled_by(done);
         if (auto done = source_editor.unshare_page(page, *where); !done) return spoiled_by(done);
         auto found = source_editor.find(page);
@@ -300,8 +309,10 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space
     if (auto fine = check_change(*space); !fine) return fine;
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
+    if (auto room = make_way(**joined, 1); !room) return room;
+    const unsigned largest = has_quota(**joined) ? 1 : format::kLeafLevelMax;
     return spoiled_by(TableEditor(session_, (*joined)->root)
-                          .populate(page_index(address, space->levels), *where));
+                          .populate(page_index(address, space->levels), *where, largest));
 }
 
 Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address) {
@@ -311,6 +322,7 @@ Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space,
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = page_index(address, space->levels);
+    if (auto room = make_way(**joined, 1); !room) return room;
     (*joined)->changed.add(page, page + 1);
     TableEditor editor(session_, (*joined)->root);
     auto done = editor.unshare_page(page, *where);
@@ -444,9 +456,12 @@ Result<void> TransactionState::commit() {
         SpaceState& space = *joined.space;
         if (joined.new_name) space.rename(*joined.new_name);
         if (joined.new_region) space.preferred_region = *joined.new_region;
+        if (joined.new_quota) space.quota_pages = *joined.new_quota;
         if (joined.removed) {
             space.root_bits.store(0, std::memory_order_release);
             store_->forget_space(space.record);
+            store_->reclaim.forget(space.record);
+            store_->allocator.charges().forget(space.record);
         } else if (joined.created || joined.new_root) {
             space.root_bits.store(joined.root.entry.bits(), std::memory_order_release);
             if (joined.created) store_->remember_space(joined.space);

@@ -55,6 +55,14 @@ class TransactionState {
     std::expected<Translation, Fault> translate(const std::shared_ptr<SpaceState>& space,
                                                 VirtAddr address);
 
+    // Gives up to so many pages' frames back (reclaim.hpp); how many. In commits of its own, and
+    // lets the space go.
+    enum class Waiting : std::uint8_t { may_wait, may_not };
+    Result<std::uint64_t> evict(const std::shared_ptr<SpaceState>& space, std::uint64_t pages,
+                                Waiting waiting);
+    Result<void> swap_in(const std::shared_ptr<SpaceState>& space, VirtAddr address);
+    Result<void> set_quota(const std::shared_ptr<SpaceState>& space, std::uint64_t pages);
+
     // permission_denied for a snapshot.
     static Result<void> check_change(const SpaceState& space);
 
@@ -74,10 +82,11 @@ class TransactionState {
         bool new_root = false;
         std::optional<std::string> new_name = {};
         std::optional<std::uint8_t> new_region = {};  // as in the space record
+        std::optional<std::uint64_t> new_quota = {};
     };
 
     // What it returns is good until the next space is joined.
-    Result<Joined*> join(const std::shared_ptr<SpaceState>& space);
+    Result<Joined*> join(const std::shared_ptr<SpaceState>& space, bool waits = true);
     Result<void> join_directory();
     // Nothing, if the name may be given to a new space.
     Result<void> check_unused(const std::string& name);
@@ -112,6 +121,10 @@ class TransactionState {
     // False if something keeps the 2 MiB from being one page.
     Result<bool> promote_block(Joined& joined, std::uint64_t first_page, memory::Placement where);
     static constexpr std::uint64_t kTablesUnsharedAtOnce = 4;
+    Result<std::uint64_t> evict(Joined& joined, std::uint64_t pages, bool for_others);
+    Result<void> make_way(Joined& joined, std::uint64_t pages);
+    void adopt_pages(const Joined& joined);
+    bool has_quota(const Joined& joined) const;
     Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
     Result<void> apply_names(pool::TransactionScope& scope);
     bool has_names() const;

@@ -89,7 +89,8 @@ Result<FrameNumber> EditSession::next_frame(memory::Placement placement, bool* f
         *from_build = true;
         return frame;
     }
-    auto frame = while_room_is_made(1, [&] { return services_.allocator.allocate_one(placement); });
+    const auto allocate = [&] { return services_.allocator.allocate_one(placement); };
+    auto frame = placement.only ? allocate() : while_room_is_made(1, allocate);
     if (!frame && may_take_held_back_) frame = services_.allocator.allocate_held_back();
     if (frame) singles_.push_back(*frame);
     return frame;
@@ -123,6 +124,8 @@ Result<TakenFrame> EditSession::take_leaf(unsigned level, OwnerId owner, std::ui
 TakenFrame EditSession::take_into_use(FrameNumber frame, FrameKind kind, OwnerId owner,
                                       std::uint64_t index, bool from_build) {
     memory().set_filled(frame, true);
+    if (payer_ && format::is_data(kind))
+        services_.allocator.charges().charge(frame, format::frames_of(kind), *payer_);
     const memory::MetadataWords words = memory().metadata(frame);
     const auto generation =
         static_cast<std::uint16_t>(FrameMetadata::generation_of(load(words.word0)) + 1);
@@ -165,6 +168,7 @@ Result<std::array<std::uint16_t, format::kEntriesPerTable>> EditSession::split(F
             take_into_use(frame + at, kind, metadata->owner, metadata->index + at, true).generation;
     }
     metadata->kind = kind;
+    if (payer_) services_.allocator.charges().charge(frame, format::frames_of(kind), *payer_);
     const memory::MetadataWords words = memory().metadata(frame);
     store_metadata(words, metadata->word0(words.home));
     return generations;

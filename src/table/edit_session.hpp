@@ -104,6 +104,8 @@ class EditSession {
     Result<void> reserve_huge(unsigned level, std::uint64_t count, memory::Placement placement);
     // This session frees more than it takes: it may have frames that are held back for that.
     void may_take_held_back() { may_take_held_back_ = true; }
+    // Data frames are taken for this space from here on (memory/frame_charges.hpp).
+    void charge_to(memory::FrameCharges::Payer payer) { payer_ = payer; }
     // Takes a frame into use with this kind, owner and index (and one reference); its generation
     // is raised. Its content is what it was.
     Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index,
@@ -169,6 +171,7 @@ class EditSession {
 
     Services& services_;
     bool may_take_held_back_ = false;
+    std::optional<memory::FrameCharges::Payer> payer_;
     pool::WriteSet writes_;
     std::optional<memory::Build> build_;
     memory::MetadataFlush metadata_flush_;  // of what was taken

@@ -102,7 +102,7 @@ Result<void> LimboStack::pop(EditSession& session, LimboPage* page) {
 std::optional<FrameMetadata> LimboStack::named_by(const EditSession& session, Entry entry,
                                                   const TablePosition& position,
                                                   unsigned slot) const {
-    if (!entry.is_present()) return std::nullopt;
+    if (!entry.has_frame()) return std::nullopt;
     const auto metadata = session.metadata(entry.frame());
     if (!metadata || metadata->kind == FrameKind::free ||
         !entry.tag_fits(position.entry(slot), metadata->generation))

@@ -273,15 +273,15 @@ void TableEditor::link(FrameNumber table, unsigned slot, Entry entry) {
     if (session_.is_fresh(table)) session_.flush_entries(table, slot, slot + 1);
 }
 
-Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placement) {
+Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placement,
+                                   unsigned largest_level) {
     auto found = find_to_edit(page);
     if (!found) return std::unexpected(found.error());
     if (found->entry.is_present()) return {};  // somebody was faster
     if (found->entry.is_empty() || found->entry.absent_kind() != AbsentKind::demand_zero)
         return fail(ErrorCode::not_mapped, fmt::format("nothing is mapped at {:#x}",
                                                        address_of_page(page, root_.levels).bits()));
-    unsigned wished = std::min<unsigned>(1 + static_cast<unsigned>(found->entry.payload()),
-                                         format::kLeafLevelMax);
+    unsigned wished = std::min(1 + static_cast<unsigned>(found->entry.payload()), largest_level);
     for (;;) {
         const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
         if (found->level <= wished) {
@@ -351,7 +351,7 @@ Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
         Entry entry = session_.load_entry(table, slot);
         if (entry.is_empty()) return {};
         const TablePosition child = position.child(slot);
-        if (!entry.is_present()) {
+        if (!entry.has_frame()) {
             if (whole) {
                 remove_entry(slot);
                 return {};
@@ -426,7 +426,7 @@ Result<void> TableEditor::protect(const Place& place, Protection protection) {
 Result<Entry> TableEditor::reprotected(Entry entry, const TablePosition& position, unsigned slot,
                                        Protection protection) const {
     if (!entry.is_present() && entry.absent_kind() == AbsentKind::guard) return entry;
-    if (!entry.is_present() || is_gone(entry))
+    if (!entry.has_frame() || is_gone(entry))
         return entry.with_protection(protection, position.entry(slot), 0);
     const auto metadata = session_.metadata_of(entry.frame());
     if (!metadata) return std::unexpected(metadata.error());

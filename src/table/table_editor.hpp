@@ -81,7 +81,8 @@ class TableEditor {
                             std::uint64_t payload = 0);
     // Gives a frame of zeros to a demand-zero page: of the size that its range wishes, or a smaller
     // one if there is none.
-    Result<void> populate(std::uint64_t page, memory::Placement placement = {});
+    Result<void> populate(std::uint64_t page, memory::Placement placement = {},
+                          unsigned largest_level = format::kLeafLevelMax);
     // Gives the page a frame of its own, with the same bytes, if forks or snapshots share the one
     // it has: it may then be written, if its mapping permits it.
     Result<void> unshare_page(std::uint64_t page, memory::Placement placement = {});
@@ -97,6 +98,21 @@ class TableEditor {
     Result<void> write_protect(std::uint64_t first_page);
     // Makes them one leaf, with a copy of the bytes; nobody writes to them any more.
     Result<void> promote(std::uint64_t first_page, const TakenFrame& huge);
+    // The next pages that may lose their frames, by the clock from `hand` on: those whose A is
+    // clear; it is cleared in those that are passed. Where the hand is then.
+    struct Clock {
+        std::vector<std::uint64_t> pages;
+        std::uint64_t hand = 0;
+    };
+    Clock candidates(std::uint64_t hand, std::uint64_t count);
+    // If it still may: nobody may write to the page any more, but who was about to.
+    Result<void> write_protect_page(std::uint64_t page);
+    // Moves the page's bytes to a frame of the swap region, if there is one; nobody writes to it
+    // any more. Zeros need none. After no_space nothing is changed.
+    enum class SwappedOut : std::uint8_t { yes, no };
+    Result<SwappedOut> swap_out(std::uint64_t page, std::optional<memory::Placement> swap);
+    // The way back, if it is swapped.
+    Result<void> swap_in(std::uint64_t page, memory::Placement placement = {});
     // A root table that shares everything below with this one.
     Result<TakenFrame> share_root();
 
@@ -162,6 +178,7 @@ class TableEditor {
                               unsigned slot, memory::Placement placement);
     Result<TakenFrame> copied_parts(FrameNumber old, Protection protection,
                                     const TablePosition& position, memory::Placement placement);
+    std::optional<Found> evictable(std::uint64_t page) const;
     Result<void> check_reach(FrameNumber frame, std::uint64_t page) const;
     Result<Found> find_block(std::uint64_t first_page);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,

@@ -24,10 +24,12 @@ Result<Entry> TableEditor::claimed(Entry entry, const TablePosition& position,
 }
 
 Result<Entry> TableEditor::shared(Entry entry, const TablePosition& position, unsigned slot) {
-    if (!entry.is_present() || is_gone(entry)) return entry;
+    if (!entry.has_frame() || is_gone(entry)) return entry;
     const auto metadata = session_.share(entry.frame());
     if (!metadata) return std::unexpected(metadata.error());
-    if (!entry.is_writable() || metadata->kind == FrameKind::shared_data) return entry;
+    // A swapped page needs no mark: whoever brings it back gets a frame of its own.
+    if (!entry.is_present() || !entry.is_writable() || metadata->kind == FrameKind::shared_data)
+        return entry;
     return entry.with_sharing(Sharing::copy_on_write, position.entry(slot), metadata->generation);
 }
 

@@ -9,10 +9,12 @@ using format::FrameMetadata;
 std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry entry,
                                      const TablePosition& position, unsigned slot) {
     if (entry.is_empty()) return std::nullopt;
-    if (!entry.is_present()) {
+    if (!entry.has_frame()) {
         if (!entry.tag_fits(position.entry(slot), 0)) return FaultKind::damaged_entry;
         return std::nullopt;
     }
+    // Pages are swapped one by one.
+    if (entry.is_swapped() && position.level != 1) return FaultKind::damaged_entry;
     const memory::MetadataWords words = memory.metadata(entry.frame());
     // Without a target the generation is unknown, and the tag cannot be checked.
     if (!words)
@@ -36,7 +38,7 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
         if (memory.host(entry.frame()) == nullptr) return FaultKind::no_region;
         return std::nullopt;
     }
-    if (metadata.kind == FrameKind::shared_data && position.level == 1)
+    if (metadata.kind == FrameKind::shared_data && position.level == 1 && entry.is_present())
         return memory.out_of_reach(entry.frame());
     if (metadata.kind != format::leaf_kind(position.level) || metadata.owner != position.owner ||
         metadata.index != child.first_page())
@@ -58,7 +60,7 @@ bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
 // that changes the entry meanwhile has the last word.
 Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entry entry,
                  const format::EntryPlace& place) {
-    if (!entry.is_present()) return entry;
+    if (!entry.has_frame()) return entry;
     const FrameNumber now = memory.current(entry.frame());
     if (now == entry.frame()) return entry;
     const auto metadata = memory.valid_metadata(now);
@@ -67,6 +69,24 @@ Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entr
     if (pool::exchange_word(word, entry.bits(), repaired.bits()))
         memory.pool().flush(word, sizeof *word);
     return repaired;
+}
+
+// An entry that a writer replaces meanwhile stays what he has made it.
+void mark_accessed(const memory::PhysicalMemory& memory, const Root& root, VirtAddr address,
+                   bool is_write) {
+    const std::uint64_t bits = Entry::kAccessed | (is_write ? Entry::kDirty : 0);
+    Entry entry = root.entry;
+    for (unsigned level = root.top(); level > 0; --level) {
+        std::uint64_t* const table = memory.table(entry.frame());
+        if (table == nullptr) return;
+        std::uint64_t* const word = table + format::slot_of(address, level);
+        entry = Entry(pool::load_word(word, std::memory_order_acquire));
+        if (!entry.is_present()) return;
+        if (!entry.is_leaf(level)) continue;
+        if ((entry.bits() & bits) != bits)
+            pool::exchange_word(word, entry.bits(), entry.bits() | bits);
+        return;
+    }
 }
 
 TableCondition validate_table(const memory::PhysicalMemory& memory, FrameNumber frame,
@@ -182,9 +202,9 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
                 }
                 return found;
             }
-        if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
         if (!is_validated)
             entry = renumbered(memory, window->table(table) + slot, entry, position.entry(slot));
+        if (!entry.is_present()) return std::unexpected(absent_fault(entry, level, address));
         no_execute |= entry.bits() & Entry::kNoExecute;
         if (entry.is_leaf(level))
             return translation(Entry(entry.bits() | no_execute), level, links, address);

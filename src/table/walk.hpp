@@ -97,6 +97,11 @@ bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
 Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entry entry,
                  const format::EntryPlace& place);
 
+// Sets A, and D, of the leaf that maps the address, as a processor does: for whoever has walked
+// there in this reader section. Neither is flushed; a crash may lose them.
+void mark_accessed(const memory::PhysicalMemory& memory, const Root& root, VirtAddr address,
+                   bool is_write);
+
 enum class TableCondition : std::uint8_t {
     well,
     has_losses,  // but for pages whose memory is out of reach

@@ -1,0 +1,403 @@
+// Pages that lose their frames and get them back; who loses them, under which policy.
+//
+// ctest-labels: tsan
+#include "holdfast/reclaim.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <atomic>
+#include <filesystem>
+#include <map>
+#include <thread>
+#include <vector>
+
+#include "holdfast/region.hpp"
+#include "holdfast/snapshot.hpp"
+#include "holdfast/tlb.hpp"
+#include "support/temporary_pool.hpp"
+
+namespace holdfast::test {
+namespace {
+
+using namespace holdfast::literals;
+using testing::HasSubstr;
+
+constexpr VirtAddr kStart{0x4000'0000};
+
+VirtAddr page(std::uint64_t number) { return kStart + number * kPageSize; }
+
+void put(Space space, VirtAddr at, std::uint64_t word) {
+    must(space.write(at, std::as_bytes(std::span(&word, 1))));
+}
+std::uint64_t get(const Space& space, VirtAddr at) {
+    std::uint64_t word = ~std::uint64_t{0};
+    must(space.read(at, std::as_writable_bytes(std::span(&word, 1))));
+    return word;
+}
+FaultKind fault_at(const Space& space, VirtAddr at) {
+    const auto found = space.translate(at);
+    return found ? FaultKind::protection : found.error().kind;
+}
+
+class Reclaim : public testing::Test {
+  protected:
+    // Room for the records of regions is left; when frames run out, the pool grows by what it has.
+    static Store make(const TemporaryPool& pool) {
+        return value_of(Store::create(
+            pool.path(),
+            {.size_bytes = 16_MiB, .emulation = PmemEmulation::on, .frames_bytes = 8_MiB}));
+    }
+    Reclaim() : store(make(pool)), space(value_of(store.create_space("space"))) {}
+    ~Reclaim() override {
+        expect_clean(store);
+        std::filesystem::remove(swap_path());
+    }
+    Reclaim(const Reclaim&) = delete;
+    Reclaim& operator=(const Reclaim&) = delete;
+
+    std::string swap_path() const { return pool.path() + ".swap"; }
+    void add_swap(std::uint64_t size_bytes = 8_MiB) {
+        value_of(store.add_swap_region(swap_path(), size_bytes));
+    }
+    // Fills `count` pages with their numbers plus one.
+    static void fill(Space of, std::uint64_t count) {
+        for (std::uint64_t at = 0; at < count; ++at) put(of, page(at), at + 1);
+    }
+    static void expect_filled(const Space& of, std::uint64_t count) {
+        for (std::uint64_t at = 0; at < count; ++at) ASSERT_EQ(get(of, page(at)), at + 1) << at;
+    }
+
+    const TemporaryPool pool;
+    Store store;
+    Space space;
+};
+
+TEST_F(Reclaim, APageGoesToTheSwapRegionAndComesBack) {
+    add_swap();
+    must(space.map({kStart, 64 * kPageSize}, protection::rw));
+    fill(space, 64);
+    const std::uint64_t free_before = value_of(store.info()).frames.free;
+    EXPECT_EQ(value_of(space.evict(64 * kPageSize)), 64 * kPageSize);
+    EXPECT_EQ(fault_at(space, page(5)), FaultKind::swapped);
+    EXPECT_EQ(space.frame_use().swapped_bytes, 64 * kPageSize);
+    EXPECT_EQ(space.info().resident_bytes, 0u);
+    EXPECT_EQ(value_of(store.info()).frames.free, free_before);  // 64 here for 64 there
+    expect_clean(store);
+    // Read where it is, and brought back by what faults.
+    EXPECT_EQ(get(space, page(5)), 6u);
+    EXPECT_EQ(fault_at(space, page(5)), FaultKind::swapped);
+    must(space.fault(page(5), protection::r));
+    EXPECT_TRUE(space.translate(page(5)));
+    put(space, page(6), 100);
+    EXPECT_EQ(get(space, page(6)), 100u);
+    EXPECT_EQ(get(space, page(5)), 6u);
+    EXPECT_EQ(space.frame_use().swapped_in, 2u);
+    EXPECT_EQ(space.frame_use().swapped_bytes, 62 * kPageSize);
+    must(space.unmap({kStart, 64 * kPageSize}));
+    value_of(store.release_limbo(~std::uint64_t{0}));
+    EXPECT_EQ(space.frame_use().swapped_bytes, 0u);
+}
+
+TEST_F(Reclaim, SwappedPagesAreThereAfterAReopen) {
+    add_swap();
+    must(space.map({kStart, 40 * kPageSize}, protection::rw));
+    fill(space, 40);
+    must(space.set_quota(20 * kPageSize));
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    value_of(space.evict(30 * kPageSize));
+    must(space.protect({page(0), 10 * kPageSize}, protection::r));
+    {
+        const Store old = std::move(store);
+        const Space gone = std::move(space);
+    }
+    store = pool.open();
+    space = value_of(store.open_space("space"));
+    EXPECT_EQ(store.reclaim_policy(), (ReclaimPolicy{FramePolicy::local, OomPolicy::refuse}));
+    EXPECT_EQ(space.frame_use().quota_bytes, 20 * kPageSize);
+    EXPECT_EQ(space.frame_use().swapped_bytes, 30 * kPageSize);
+    expect_filled(space, 40);
+    // What it had before is charged to it: with 10 in memory, 10 more come without another going.
+    for (std::uint64_t at = 0; at < 40; ++at) must(space.fault(page(at), protection::r));
+    EXPECT_LE(space.frame_use().charged_bytes, 20 * kPageSize);
+    EXPECT_GE(space.frame_use().evicted, 20u);
+    expect_filled(space, 40);
+}
+
+TEST_F(Reclaim, PagesOfZerosNeedNoSwap) {
+    must(space.map({kStart, 64 * kPageSize}, protection::rw));
+    put(space, page(7), 7);
+    EXPECT_EQ(value_of(space.evict(64 * kPageSize)), 63 * kPageSize);
+    EXPECT_EQ(fault_at(space, page(5)), FaultKind::demand_zero);
+    EXPECT_EQ(get(space, page(7)), 7u);
+}
+
+TEST_F(Reclaim, WhatWasAccessedIsPassedOnce) {
+    add_swap();
+    must(space.map({kStart, 64 * kPageSize}, protection::rw));
+    fill(space, 64);
+    EXPECT_EQ(value_of(space.evict(kPageSize)),
+              kPageSize);  // all had been accessed: the first goes
+    for (std::uint64_t at = 1; at < 32; ++at) get(space, page(at));
+    EXPECT_EQ(value_of(space.evict(16 * kPageSize)), 16 * kPageSize);
+    for (std::uint64_t at = 1; at < 32; ++at) EXPECT_TRUE(space.translate(page(at))) << at;
+}
+
+TEST_F(Reclaim, PagesThatOthersReachStay) {
+    add_swap();
+    must(space.map({kStart, 16 * kPageSize}, protection::rw));
+    fill(space, 16);
+    Space fork = value_of(store.fork_space("space", "fork"));
+    EXPECT_EQ(value_of(space.evict(16 * kPageSize)), 0u);
+    put(fork, page(3), 50);  // the table is copied, and this page
+    EXPECT_EQ(value_of(fork.evict(16 * kPageSize)), kPageSize);
+    expect_filled(space, 16);
+    EXPECT_EQ(get(fork, page(3)), 50u);
+    Space other = value_of(store.create_space("other"));
+    must(other.map({kStart, kPageSize}, protection::rw));
+    put(other, kStart, 9);
+    must(space.map_shared({page(100), kPageSize}, protection::rw, other, {kStart, kPageSize}));
+    EXPECT_EQ(value_of(other.evict(kPageSize)), 0u);
+}
+
+TEST_F(Reclaim, AForkOfSwappedPagesBringsItsOwnBack) {
+    add_swap();
+    must(space.map({kStart, 16 * kPageSize}, protection::rw));
+    fill(space, 16);
+    EXPECT_EQ(value_of(space.evict(16 * kPageSize)), 16 * kPageSize);
+    Space fork = value_of(store.fork_space("space", "fork"));
+    expect_clean(store);
+    put(fork, page(3), 50);
+    expect_clean(store);
+    expect_filled(space, 16);
+    put(space, page(4), 5);
+    EXPECT_EQ(get(fork, page(4)), 5u);
+    EXPECT_TRUE(value_of(differences(space, fork)).size() == 1);
+    Space other = value_of(store.create_space("other"));
+    must(other.map_shared({kStart, kPageSize}, protection::rw, fork, {page(5), kPageSize}));
+    put(other, kStart, 77);
+    EXPECT_EQ(get(fork, page(5)), 77u);
+    EXPECT_EQ(get(space, page(5)), 6u);
+    must(store.remove_space("space"));
+    value_of(store.release_limbo(~std::uint64_t{0}));
+}
+
+TEST_F(Reclaim, UnderTheLocalPolicyPressureIsNotFeltByOthers) {
+    add_swap();
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    Space other = value_of(store.create_space("other"));
+    for (Space* const each : {&space, &other})
+        must(each->map({kStart, 200 * kPageSize}, protection::rw, {.lazy = true}));
+    fill(other, 50);
+    must(space.set_quota(32 * kPageSize));
+    fill(space, 200);
+    expect_filled(space, 200);
+    EXPECT_LE(space.frame_use().charged_bytes, 32 * kPageSize);
+    EXPECT_GE(space.frame_use().evicted, 168u);
+    EXPECT_EQ(space.frame_use().evicted_for_others, 0u);
+    EXPECT_EQ(other.frame_use().evicted, 0u);
+    EXPECT_EQ(other.info().resident_bytes, 50 * kPageSize);
+}
+
+TEST_F(Reclaim, UnderTheGlobalPolicyPressureIsEverybodys) {
+    add_swap(32_MiB);
+    Space other = value_of(store.create_space("other"));
+    for (Space* const each : {&space, &other})
+        must(each->map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
+    fill(other, 200);
+    fill(space, 3000);  // more than the pool has
+    EXPECT_GT(other.frame_use().evicted_for_others, 0u);
+    expect_filled(space, 3000);
+    expect_filled(other, 200);
+}
+
+TEST_F(Reclaim, WithoutSwapAQuotaIsAnError) {
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    must(space.set_quota(8 * kPageSize));
+    must(space.map({kStart, 64 * kPageSize}, protection::rw, {.lazy = true}));
+    fill(space, 8);
+    const std::uint64_t word = 1;
+    const auto refused = space.write(page(20), std::as_bytes(std::span(&word, 1)));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::over_quota);
+    EXPECT_THAT(refused.error().message, HasSubstr("may have 8 pages"));
+    EXPECT_EQ(space.map({page(100), 9 * kPageSize}, protection::rw).error().code,
+              ErrorCode::over_quota);
+    expect_filled(space, 8);
+    must(space.set_quota(0));
+    put(space, page(20), 1);
+}
+
+TEST_F(Reclaim, AFullSwapRegionRefusesAndLosesNothing) {
+    add_swap(16 * kPageSize);
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    must(space.map({kStart, 100 * kPageSize}, protection::rw, {.lazy = true}));
+    fill(space, 20);
+    must(space.set_quota(20 * kPageSize));
+    std::uint64_t filled = 20;
+    const std::uint64_t word = 5;
+    while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) {
+        put(space, page(filled), filled + 1);
+        ++filled;
+        ASSERT_LT(filled, 100u);
+    }
+    EXPECT_GE(filled, 30u);
+    expect_filled(space, filled);
+}
+
+TEST_F(Reclaim, ASwapFileThatIsGoneIsALoss) {
+    add_swap();
+    must(space.map({kStart, 16 * kPageSize}, protection::rw));
+    fill(space, 16);
+    EXPECT_EQ(value_of(space.evict(8 * kPageSize)), 8 * kPageSize);
+    {
+        const Store old = std::move(store);
+        const Space gone = std::move(space);
+    }
+    std::filesystem::rename(swap_path(), swap_path() + ".aside");
+    {
+        const Store without = pool.open();
+        Space maimed = value_of(without.open_space("space"));
+        EXPECT_EQ(fault_at(maimed, page(2)), FaultKind::region_missing);
+        EXPECT_EQ(get(maimed, page(12)), 13u);
+        std::byte byte{};
+        const auto refused = maimed.read(page(2), std::span(&byte, 1));
+        EXPECT_EQ(refused.error().code, ErrorCode::lost);
+        EXPECT_THAT(refused.error().message, HasSubstr(".swap"));
+    }
+    std::filesystem::rename(swap_path() + ".aside", swap_path());
+    store = pool.open();
+    space = value_of(store.open_space("space"));
+    expect_filled(space, 16);
+}
+
+TEST_F(Reclaim, AVictimIsReleasedIfThePolicySaysSo) {
+    Space small = value_of(store.create_space("small")),
+          large = value_of(store.create_space("large"));
+    must(small.map({kStart, 100 * kPageSize}, protection::rw));
+    must(large.map({kStart, 800 * kPageSize}, protection::rw));
+    fill(small, 100);
+    fill(large, 800);
+    must(space.map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
+    std::uint64_t filled = 0;
+    const std::uint64_t word = 5;
+    while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) ++filled;
+    EXPECT_TRUE(store.oom_events().empty());
+    EXPECT_TRUE(store.open_space("large"));
+    must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::release_victim}));
+    put(space, page(filled), 6);
+    ASSERT_EQ(store.oom_events().size(), 1u);
+    const OomEvent event = store.oom_events()[0];
+    EXPECT_EQ(event.victim, "large");
+    EXPECT_EQ(event.freed_bytes, 800 * kPageSize);
+    EXPECT_THAT(event.explanation, HasSubstr("\"small\" with 400 KiB"));
+    EXPECT_EQ(store.open_space("large").error().code, ErrorCode::not_found);
+    expect_filled(small, 100);
+}
+
+TEST_F(Reclaim, ATlbNeverAnswersForAPageThatIsGone) {
+    add_swap();
+    must(space.map({kStart, 64 * kPageSize}, protection::rw));
+    fill(space, 64);
+    Tlb tlb(space);
+    for (std::uint64_t at = 0; at < 64; ++at) ASSERT_TRUE(tlb.translate(page(at)));
+    value_of(space.evict(64 * kPageSize));
+    for (std::uint64_t at = 0; at < 64; ++at) EXPECT_FALSE(tlb.translate(page(at)));
+}
+
+TEST_F(Reclaim, NoWriteIsLostWhilePagesComeAndGo) {
+    add_swap();
+    must(space.map({kStart, 64 * kPageSize}, protection::rw));
+    std::atomic<bool> stop = false;
+    std::vector<std::uint64_t> last(64);
+    std::thread writer([&] {
+        for (std::uint64_t word = 1; !stop.load(); ++word) {
+            const std::uint64_t at = word * 29 % 64;
+            put(space, page(at), word);
+            last[at] = word;
+        }
+    });
+    std::thread reader([&] {
+        std::uint64_t seen = 0;
+        while (!stop.load()) {
+            const std::uint64_t now = get(space, page(29));
+            EXPECT_GE(now, seen);
+            seen = now;
+        }
+    });
+    for (int round = 0; round < 60; ++round) value_of(space.evict(64 * kPageSize));
+    stop = true;
+    writer.join();
+    reader.join();
+    for (std::uint64_t at = 0; at < 64; ++at) EXPECT_EQ(get(space, page(at)), last[at]);
+}
+
+// Whatever is evicted when, a space reads as if nothing ever was.
+RC_GTEST_PROP(ReclaimProperty, NothingIsToBeSeenOfIt, ()) {
+    const TemporaryPool pool;
+    Store store = value_of(Store::create(
+        pool.path(),
+        {.size_bytes = 16_MiB, .emulation = PmemEmulation::on, .frames_bytes = 8_MiB}));
+    const std::string swap = pool.path() + ".swap";
+    value_of(store.add_swap_region(swap, 4_MiB));
+    std::map<std::string, std::map<std::uint64_t, std::uint64_t>> model;
+    std::vector<Space> spaces = {value_of(store.create_space("s"))};
+    model["s"] = {};
+    must(spaces[0].map({kStart, 700 * kPageSize}, protection::rw, {.lazy = true}));
+    must(store.set_reclaim_policy(
+        {*rc::gen::element(FramePolicy::local, FramePolicy::global), OomPolicy::refuse}));
+    must(spaces[0].set_quota(40 * kPageSize));
+    const int steps = *rc::gen::inRange(1, 40);
+    for (int step = 0; step < steps; ++step) {
+        Space space = *rc::gen::elementOf(spaces);
+        const std::string name = space.name();
+        const std::uint64_t first = *rc::gen::inRange<std::uint64_t>(0, 60) * 11 % 700;
+        switch (*rc::gen::inRange(0, 6)) {
+            case 0:
+                value_of(space.evict(*rc::gen::inRange<std::uint64_t>(1, 50) * kPageSize));
+                break;
+            case 1:
+                if (spaces.size() < 4) {
+                    const std::string fork = name + std::to_string(step);
+                    spaces.push_back(value_of(store.fork_space(name, fork)));
+                    model[fork] = model[name];
+                }
+                break;
+            case 2: {
+                const std::uint64_t count = std::min<std::uint64_t>(20, 700 - first);
+                must(space.unmap({page(first), count * kPageSize}));
+                must(space.map({page(first), count * kPageSize}, protection::rw, {.lazy = true}));
+                model[name].erase(model[name].lower_bound(first),
+                                  model[name].lower_bound(first + count));
+                break;
+            }
+            case 3:
+                must(space.protect({page(first), kPageSize}, protection::rw | protection::u));
+                break;
+            default:
+                for (std::uint64_t at = first; at < std::min<std::uint64_t>(first + 9, 700); ++at) {
+                    const std::uint64_t word = static_cast<std::uint64_t>(step) * 1000 + at + 1;
+                    const auto done = space.write(page(at), std::as_bytes(std::span(&word, 1)));
+                    if (done) {
+                        model[name][at] = word;
+                    } else {
+                        // What a fork has, too, counts and cannot go.
+                        RC_ASSERT(done.error().code == ErrorCode::over_quota);
+                        RC_ASSERT(spaces.size() > 1);
+                    }
+                }
+        }
+    }
+    for (const Space& space : spaces)
+        for (std::uint64_t at = 0; at < 700; ++at) {
+            const auto wanted = model[space.name()].find(at);
+            RC_ASSERT(get(space, page(at)) ==
+                      (wanted == model[space.name()].end() ? 0 : wanted->second));
+        }
+    expect_clean(store);
+    std::filesystem::remove(swap);
+}
+
+}  // namespace
+}  // namespace holdfast::test
