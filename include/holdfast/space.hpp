@@ -28,6 +28,7 @@
 
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
+#include "holdfast/file.hpp"
 #include "holdfast/handle.hpp"
 #include "holdfast/types.hpp"
 
@@ -42,10 +43,12 @@ struct Mapping {
     Range range;
     Protection protection;
     std::uint64_t resident_bytes = 0;  // how much of the range has frames; the rest is zeros
-    std::string name;                  // as given to `map`; often empty
+    std::string name;                  // as given to `map`, or a file's path; often empty
     std::uint64_t name_offset = 0;     // of the first byte, in what `name` names
     bool guard = false;                // mapped for nothing (MapOptions::guard)
     std::uint64_t huge_bytes = 0;      // how much of the resident ones in pages of 2 MiB or 1 GiB
+    bool is_file = false;              // of the file `name`, from `name_offset` on
+    bool is_shared = false;            // the same, shared
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
 };
@@ -67,6 +70,9 @@ struct MapOptions {
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};
     std::uint64_t name_offset = 0;
+    // What the range holds (file.hpp); without it, zeros. The pages are loaded at their first
+    // access, whatever `lazy` says. No name and no region then.
+    std::optional<FileMapping> file = {};
     // As SpaceOptions::region, for this range now; otherwise the space's. (Of a lazy range, pages
     // get their frames later, as the space then prefers.)
     std::optional<unsigned> region = {};

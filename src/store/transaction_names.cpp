@@ -21,6 +21,12 @@ void write_record(pool::TransactionScope& scope, SpaceRecord* record, SpaceRecor
     scope.write(record, std::as_bytes(std::span(&changed, 1)).first(offsetof(SpaceRecord, root)));
 }
 
+void write_file_record(pool::TransactionScope& scope, SpaceRecord* record, const KnownFile& file) {
+    const format::FileRecord changed = file.on_medium();
+    scope.write(reinterpret_cast<std::byte*>(record) + format::kFileRecordAt,
+                std::as_bytes(std::span(&changed, 1)).first(changed.used_bytes()));
+}
+
 void set_name(SpaceRecord& record, const std::string& name) {
     std::memset(record.name, 0, sizeof record.name);
     std::memcpy(record.name, name.data(), name.size());
@@ -51,6 +57,7 @@ Result<std::optional<FrameNumber>> TransactionState::look_up(const std::string& 
 }
 
 Result<std::shared_ptr<SpaceState>> TransactionState::named(const std::string& name) {
+    if (auto fine = store_->check_name_of_space(name); !fine) return std::unexpected(fine.error());
     auto frame = look_up(name);
     if (!frame) return std::unexpected(frame.error());
     if (!*frame)
@@ -225,7 +232,8 @@ Result<void> TransactionState::remove_space(const std::string& name) {
 
 bool TransactionState::has_names() const {
     return !names_.empty() || std::any_of(joined_.begin(), joined_.end(), [](const auto& joined) {
-        return !joined.removed && (joined.annotations.changed() || joined.new_region);
+        return !joined.removed &&
+               (joined.annotations.changed() || joined.new_region || joined.new_file);
     });
 }
 
@@ -251,6 +259,7 @@ Result<void> TransactionState::apply_names(pool::TransactionScope& scope) {
         if (joined.new_name || joined.new_region ||
             changed.annotations_offset != record->annotations_offset)
             write_record(scope, record, changed);
+        if (joined.new_file) write_file_record(scope, record, *joined.new_file);
     }
     return {};
 }

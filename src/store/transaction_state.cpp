@@ -166,6 +166,7 @@ Result<void> TransactionState::annotate(Joined& joined, PageRange pages,
 
 Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Range range,
                                    Protection protection, const MapOptions& options) {
+    if (options.file) return map_file(space, range, protection, options);
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     PageRange pages;
@@ -444,6 +445,7 @@ Result<void> TransactionState::commit() {
         SpaceState& space = *joined.space;
         if (joined.new_name) space.rename(*joined.new_name);
         if (joined.new_region) space.preferred_region = *joined.new_region;
+        if (space.is_file) told_files(joined);
         if (joined.removed) {
             space.root_bits.store(0, std::memory_order_release);
             store_->forget_space(space.record);
