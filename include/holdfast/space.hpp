@@ -92,8 +92,10 @@ struct SpaceInfo {
 class Space {
   public:
     // Maps fresh, zeroed frames. Errors: invalid_argument (unaligned, empty, non-canonical or
-    // wrapping range, protection without `read`), overlap (names the first mapped page), no_space
-    // (nothing is mapped then), busy (this thread has an open Transaction on this space).
+    // wrapping range, protection without `read`; a file's offset, or what is no regular file),
+    // overlap (names the first mapped page), no_space (nothing is mapped then), busy (this thread
+    // has an open Transaction on this space). Of a file also not_found, permission_denied, lost (it
+    // is mapped already, and is not what it was).
     Result<void> map(Range range, Protection protection, const MapOptions& options = {});
 
     // Maps the frames behind `source_range` of `source` here as well, so that both see each
@@ -125,9 +127,10 @@ class Space {
     // The same, and a fault (protection, copy_on_write) where `access` is not permitted.
     std::expected<Translation, Fault> translate(VirtAddr address, Protection access) const;
 
-    // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame.
-    // Errors: not_mapped, permission_denied, damaged; the message has the first address that
-    // failed, and what stands in `destination` is then unspecified.
+    // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame, and
+    // those of files are loaded (from a snapshot, read each time). Errors: not_mapped, lost,
+    // permission_denied, damaged; the message has the first address that failed, and what stands in
+    // `destination` is then unspecified.
     Result<void> read(VirtAddr address, std::span<std::byte> destination) const;
 
     // Copies bytes into the space; demand-zero pages get a frame, and shared ones a frame of their
@@ -139,9 +142,16 @@ class Space {
     // the medium. One fence for the whole range; with a file that is not PMem, msync.
     Result<void> persist(Range range);
 
+    // Writes the pages of shared file mappings (file.hpp) in the range that are not what the file
+    // has to it, and returns when they are on the file's medium. Other pages are passed over.
+    // Errors: lost (the file is not what it was), permission_denied, no_space (nothing is lost;
+    // make room and call it again), io, invalid_argument (no range of the space).
+    Result<void> sync(Range range);
+
     // Makes the access possible that has just failed, as a page fault handler does: a demand-zero
-    // page gets a frame of zeros, a page that is copied on write one of its own. Durable on return.
-    // Nothing to do is success. Errors: as `write`, and no_space.
+    // page gets a frame of zeros, a page of a file one with what that holds, a page that is copied
+    // on write one of its own. Durable on return. Nothing to do is success. Errors: as `write`, and
+    // no_space, lost (the file is not what it was).
     Result<void> fault(VirtAddr address, Protection access);
 
     // The bytes of one mapped page, in place, to be written whatever its protection; a page that is

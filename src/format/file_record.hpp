@@ -9,7 +9,7 @@
 //     1040    8  inode
 //     1048    8  size in bytes
 //     1056    8  modification time, nanoseconds since 1970
-//     1064    4  FileTruth
+//     1064    4  FileState
 //     1068    4  length of the path
 //     1072    8  CRC-32 over bytes 1024..1071 and the path, zero-extended
 //     1080       the path, absolute and without links, not terminated
@@ -38,13 +38,14 @@ inline constexpr std::size_t kFileRecordAt = 1024;
 inline constexpr std::size_t kFilePathMax = 2048;
 inline constexpr char kFileNamePrefix = '\x01';
 
-// What is right where the file and the pages in the pool differ.
-enum class FileTruth : std::uint32_t {
-    // The file, as long as it is the one that the record describes.
-    file = 1,
-    // The pages that are loaded: they are being written to the file, or were when a process ended.
-    // Its modification time says nothing then.
-    pages = 2,
+enum class FileState : std::uint32_t {
+    settled = 1,  // as the record says
+    // Pages in the pool are being written to it, or were when a process ended: its modification
+    // time says nothing.
+    being_written = 2,
+    // Pages in the pool are being replaced by the file's: they are of two times, and nobody may use
+    // them.
+    being_replaced = 3,
 };
 
 struct FileRecord {
@@ -53,7 +54,7 @@ struct FileRecord {
     std::uint64_t inode;
     std::uint64_t size_bytes;
     std::int64_t modified_ns;
-    FileTruth truth;
+    FileState state;
     std::uint32_t path_length;
     std::uint64_t checksum;
     char path[kFilePathMax];
@@ -67,8 +68,8 @@ struct FileRecord {
     }
     bool is_valid() const {
         return magic == kFileMagic && path_length <= kFilePathMax &&
-               checksum == computed_checksum() &&
-               (truth == FileTruth::file || truth == FileTruth::pages);
+               checksum == computed_checksum() && state >= FileState::settled &&
+               state <= FileState::being_replaced;
     }
     // So many bytes of it are in use.
     std::size_t used_bytes() const { return offsetof(FileRecord, path) + path_length; }
@@ -92,7 +93,7 @@ struct FileRecord {
         return owner;
     }
 };
-static_assert(offsetof(FileRecord, truth) == 40 && offsetof(FileRecord, checksum) == 48);
+static_assert(offsetof(FileRecord, state) == 40 && offsetof(FileRecord, checksum) == 48);
 static_assert(offsetof(FileRecord, path) == 56 && std::is_trivially_copyable_v<FileRecord>);
 static_assert(kFileRecordAt + sizeof(FileRecord) <= kPageSize && kOwnerCount <= 1u << 20);
 

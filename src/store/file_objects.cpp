@@ -9,7 +9,7 @@
 namespace holdfast::detail {
 
 using format::FileRecord;
-using format::FileTruth;
+using format::FileState;
 using memory::FileIdentity;
 
 namespace {
@@ -26,7 +26,7 @@ FileRecord KnownFile::on_medium() const {
     record.inode = identity.inode;
     record.size_bytes = identity.size_bytes;
     record.modified_ns = identity.modified_ns;
-    record.truth = truth;
+    record.state = state;
     record.path_length = static_cast<std::uint32_t>(path.size());
     std::memcpy(record.path, path.data(), path.size());
     record.checksum = record.computed_checksum();
@@ -39,7 +39,7 @@ KnownFile KnownFile::of(const FileRecord& record) {
                          .inode = record.inode,
                          .size_bytes = record.size_bytes,
                          .modified_ns = record.modified_ns},
-            .truth = record.truth};
+            .state = record.state};
 }
 
 // The device is not compared: it may have another number after each boot of the machine.
@@ -49,6 +49,12 @@ std::optional<FileTrouble> difference(const KnownFile& known, const FileIdentity
                                              "{}",
                                              known.path, what, kAdvice)};
     };
+    if (known.state == FileState::being_replaced)
+        return FileTrouble{
+            FaultKind::file_changed,
+            fmt::format("{}: the file was accepted as it is, and that was interrupted; call `file "
+                        "accept` again",
+                        known.path)};
     if (now.inode != known.identity.inode)
         return trouble(FaultKind::file_replaced, "was replaced by another one");
     if (now.size_bytes < known.identity.size_bytes)
@@ -60,7 +66,7 @@ std::optional<FileTrouble> difference(const KnownFile& known, const FileIdentity
                        fmt::format("has grown from {} to {} bytes", known.identity.size_bytes,
                                    now.size_bytes));
     // Of a file that was being written by us, nobody knows its time.
-    if (known.truth == FileTruth::file && now.modified_ns != known.identity.modified_ns)
+    if (known.state == FileState::settled && now.modified_ns != known.identity.modified_ns)
         return trouble(FaultKind::file_changed, "was written by others");
     return std::nullopt;
 }
@@ -84,6 +90,7 @@ std::optional<KnownFile> FileObject::known() const {
 void FileObject::set_known(KnownFile known) {
     const std::scoped_lock lock(mutex_);
     known_ = std::move(known);
+    is_well_.store(false, std::memory_order_release);
 }
 
 std::expected<FileObject::Open, FileTrouble> FileObject::open_as(KnownFile known,
@@ -192,13 +199,17 @@ std::vector<std::shared_ptr<FileObject>> FileObjects::all() const {
 
 std::shared_ptr<FileObject> FileObjects::find(const std::string& path,
                                               const FileIdentity& identity) const {
+    std::shared_ptr<FileObject> linked;
     for (const auto& object : all()) {
         const auto known = object->known();
-        if (known && (known->path == path || (known->identity.device == identity.device &&
-                                              known->identity.inode == identity.inode)))
-            return object;
+        if (!known) continue;
+        if (known->path == path) return object;
+        if (known->identity.inode != identity.inode) continue;
+        // Numbers are given again: only if its own path leads there still.
+        if (auto file = memory::file_system().open(known->path, false))
+            if (const auto now = (*file)->identity(); now && *now == identity) linked = object;
     }
-    return nullptr;
+    return linked;
 }
 
 std::optional<FaultKind> FileObjects::out_of_reach(format::OwnerId owner,

@@ -32,7 +32,7 @@ namespace holdfast::detail {
 struct KnownFile {
     std::string path;
     memory::FileIdentity identity;
-    format::FileTruth truth = format::FileTruth::file;
+    format::FileState state = format::FileState::settled;
 
     // A page behind the last one is no page of the file.
     std::uint64_t pages() const {

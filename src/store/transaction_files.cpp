@@ -114,6 +114,14 @@ Result<void> TransactionState::set_file(const std::shared_ptr<SpaceState>& objec
     return {};
 }
 
+Result<void> TransactionState::remove_file(format::OwnerId owner) {
+    if (auto joined = join_directory(); !joined) return joined;
+    const std::string name = FileRecord::name_of(owner);
+    auto space = store_->find_space(name);
+    if (!space) return std::unexpected(space.error());
+    return remove(*space, name);
+}
+
 void TransactionState::told_files(const Joined& joined) {
     const format::OwnerId owner = joined.space->owner;
     if (joined.removed) return store_->files.remove(owner);

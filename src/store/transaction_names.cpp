@@ -208,11 +208,16 @@ Result<void> TransactionState::remove_space(const std::string& name) {
     if (auto joined = join_directory(); !joined) return joined;
     auto space = named(name);
     if (!space) return std::unexpected(space.error());
-    auto joined = join(*space);
+    return remove(*space, name);
+}
+
+Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
+                                      const std::string& name) {
+    auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     const table::Root& root = (*joined)->root;
     const auto table_metadata = session_.metadata(root.entry.frame());
-    const auto record_metadata = session_.metadata((*space)->record);
+    const auto record_metadata = session_.metadata(space->record);
     if (!table_metadata || !record_metadata)
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the root of space \"{}\" fails its checks; run `repair`",
@@ -221,11 +226,11 @@ Result<void> TransactionState::remove_space(const std::string& name) {
     // Both records go with the commit; the tables below follow by and by. The space record is
     // pushed first and so released last.
     session_.detach(format::LimboKind::space, {root.top(), root.owner, 0},
-                    {(*space)->record, record_metadata->generation});
+                    {space->record, record_metadata->generation});
     session_.detach(format::LimboKind::subtree, {root.top(), root.owner, 0},
                     {root.entry.frame(), table_metadata->generation});
     (*joined)->removed = true;
-    (*joined)->changed.add_all((*space)->levels);
+    (*joined)->changed.add_all(space->levels);
     names_[name] = std::nullopt;
     return {};
 }

@@ -62,6 +62,8 @@ class TransactionState {
                               const FilePage& of, std::span<const std::byte> content);
     Result<void> load_shared(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                              const FilePage& of, std::span<const std::byte> content);
+    // The file object goes, with the pages it has in the pool. Nobody must map it.
+    Result<void> remove_file(format::OwnerId owner);
     // What is known of the file is this from the commit on.
     Result<void> set_file(const std::shared_ptr<SpaceState>& object, const KnownFile& known);
     std::expected<Translation, Fault> translate(const std::shared_ptr<SpaceState>& space,
@@ -100,6 +102,7 @@ class TransactionState {
                                                    table::TakenFrame record_frame,
                                                    table::TakenFrame root_table);
     Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
+    Result<void> remove(const std::shared_ptr<SpaceState>& space, const std::string& name);
     Result<std::shared_ptr<SpaceState>> named(const std::string& name);
     Result<format::OwnerId> next_owner();
     Result<void> check(const Joined& joined, const char* action, Range range,
