@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "format/annotation.hpp"
+#include "format/file_record.hpp"
 #include "format/space_record.hpp"
 #include "memory/build_log.hpp"
 #include "recovery/frame_places.hpp"
@@ -119,7 +120,9 @@ class Surveyor {
     static bool passes_its_checks(const SpaceRecord& record) {
         return record.magic == format::kSpaceMagic &&
                record.checksum == record.computed_checksum() && record.levels >= 3 &&
-               record.levels <= format::kMaxLevels;
+               record.levels <= format::kMaxLevels &&
+               (record.kind != format::SpaceKind::file ||
+                format::FileRecord::of(&record).is_valid());
     }
     // The record, if it is one and well.
     const SpaceRecord* record_at(FrameNumber frame) const {
@@ -156,7 +159,7 @@ class Surveyor {
             if (auto top =
                     look_at_name(name, memory_.current(FrameNumber(number)), names_of_records)) {
                 top->space = static_cast<std::uint32_t>(names_.size());
-                names_.push_back(name);
+                names_.push_back(shown(name, top->position.owner));
                 tops.push_back(*top);
             }
             return true;
@@ -172,7 +175,7 @@ class Surveyor {
     std::optional<TableItem> look_at_name(const std::string& name, FrameNumber frame,
                                           std::map<std::uint64_t, std::string>& names_of_records) {
         const auto wrong = [&](const char* what, Range range, std::string detail, Remedy remedy) {
-            found(what, name, range, std::move(detail), remedy, 0, name, frame);
+            found(what, shown(name, 0), range, std::move(detail), remedy, 0, name, frame);
         };
         const auto metadata = memory_.valid_metadata(frame);
         const bool lost_metadata_only = !metadata && is_whole_record(frame, name);
@@ -221,10 +224,19 @@ class Surveyor {
                   Remedy::remove_space);
             return std::nullopt;
         }
-        annotated_.push_back({name, frame, root, record->annotations_offset});
+        if (record->kind == format::SpaceKind::file)
+            files_[root.owner] = std::string(format::FileRecord::of(record).path_view());
+        annotated_.push_back({shown(name, root.owner), frame, root, record->annotations_offset});
         return TableItem{.frame = memory_.current(root.entry.frame()),
                          .position = {root.top(), root.owner, 0},
                          .levels = root.levels};
+    }
+
+    // As findings say it: a file object by the path of its file, if that is known.
+    std::string shown(const std::string& name, format::OwnerId owner) const {
+        if (!format::FileRecord::owner_of(name)) return name;
+        const auto path = files_.find(owner);
+        return path != files_.end() ? "file " + path->second : "file " + name.substr(1);
     }
 
     // A space record that nothing leads to, with all of its space: only its name was lost. While
@@ -246,7 +258,7 @@ class Surveyor {
                 const std::string name(record->name_view());
                 const auto taken = directory_.get(name);
                 found(
-                    "I6 directory", name, {},
+                    "I6 directory", shown(name, record->owner), {},
                     fmt::format("the space record {:#x} is of this name, which does not lead to it",
                                 frame.value()),
                     taken ? Remedy::none : Remedy::adopt_space, 0, name, frame);
@@ -313,6 +325,13 @@ class Surveyor {
                               "overlaps the name before it", Remedy::trim_annotation, reached,
                               std::string(key), space.record);
                     reached = std::max(reached, annotation->end_page());
+                    if (annotation->backing != format::Backing::none &&
+                        !files_.contains(annotation->file)) {
+                        found("I7 annotation", space.name, range_of(space, *annotation),
+                              "is of a file that has no record", Remedy::trim_annotation,
+                              annotation->end_page(), std::string(key), space.record);
+                        return true;
+                    }
                     all.push_back({&space, *annotation});
                     return true;
                 });
@@ -340,6 +359,50 @@ class Surveyor {
                       Remedy::trim_annotation, 0,
                       format::Annotation::encode_key(named.annotation.first_page),
                       named.space->record);
+        if (survey_.has_file_pages) look_for_files(all);
+    }
+
+    // Pages that are in a file, and nothing says in which.
+    void look_for_files(const std::vector<Named>& all) {
+        for (const Annotated& space : annotated_) {
+            if (files_.contains(space.root.owner)) continue;
+            std::map<std::uint64_t, std::uint64_t> known;  // ranges of files: begin to end
+            for (const Named& named : all)
+                if (named.space == &space && named.annotation.backing != format::Backing::none)
+                    known[named.annotation.first_page] = named.annotation.end_page();
+            table::Visitor visitor;
+            visitor.range = [&](const table::VisitedRange& visited) {
+                if (visited.damage || visited.entry.is_present() ||
+                    visited.entry.absent_kind() != format::AbsentKind::file_backed)
+                    return;
+                const FrameNumber table = table_of(space.root, visited);
+                found("I7 annotation", space.name,
+                      {table::address_of_page(visited.pages.begin, space.root.levels),
+                       visited.pages.count() << kPageShift},
+                      "is in a file, and nothing says in which", Remedy::empty_entry,
+                      visited.pages.begin / table::entry_pages(visited.level) %
+                          format::kEntriesPerTable,
+                      {}, table);
+            };
+            std::uint64_t from = 0;
+            for (const auto& [begin, end] : known) {
+                table::visit(memory_, space.root, {from, std::max(from, begin)}, visitor);
+                from = std::max(from, end);
+            }
+            table::visit(memory_, space.root, {from, table::all_pages(space.root.levels).end},
+                         visitor);
+        }
+    }
+    // The table that has the entry which was visited.
+    FrameNumber table_of(const table::Root& root, const table::VisitedRange& visited) const {
+        FrameNumber table = memory_.current(root.entry.frame());
+        for (unsigned level = root.top(); level > visited.level; --level) {
+            const std::uint64_t slot = visited.pages.begin / table::entry_pages(level);
+            table = memory_.current(
+                Entry(pool::load_word(memory_.table(table) + slot % format::kEntriesPerTable))
+                    .frame());
+        }
+        return table;
     }
 
     static Range range_of(const Annotated& space, const format::Annotation& annotation) {
@@ -403,6 +466,7 @@ class Surveyor {
     std::vector<Claim> claims_;
     std::vector<std::string> names_;
     std::vector<Annotated> annotated_;
+    std::map<std::uint64_t, std::string> files_;  // paths, by the owner of the file object
     bool may_adopt_ = true;
     std::optional<FaultKind> last_loss_;
 };

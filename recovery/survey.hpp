@@ -57,6 +57,7 @@ struct Damage {
 struct Survey {
     VerifyReport report;  // its findings are those of `damages`
     std::vector<Damage> damages;
+    bool has_file_pages = false;  // whether any page of a space is in a file, and not loaded
 };
 
 // Nothing may change meanwhile. Changes nothing itself, also on a damaged store.

@@ -76,6 +76,7 @@ void TableSurvey::run() {
         tell();
         for (Found& each : found) {
             survey_.report.mapped_pages += each.mapped_pages;
+            survey_.has_file_pages = survey_.has_file_pages || each.has_file_pages;
             std::move(each.damages.begin(), each.damages.end(),
                       std::back_inserter(survey_.damages));
             std::move(each.writable_executable.begin(), each.writable_executable.end(),
@@ -169,6 +170,8 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
             found.children.push_back(child);
             continue;
         }
+        if (!entry.is_present() && entry.absent_kind() == format::AbsentKind::file_backed)
+            found.has_file_pages = found.has_file_pages || from_ == FrameUses::From::space;
         if (entry.has_frame() && item.with_frames) {
             uses_.add(entry.frame(), from_);
             if (from_ == FrameUses::From::space)

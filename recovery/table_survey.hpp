@@ -53,6 +53,7 @@ class TableSurvey {
         std::vector<TableItem> children;
         std::vector<WritableExecutable> writable_executable;
         std::uint64_t mapped_pages = 0;
+        bool has_file_pages = false;
     };
 
     void add_child(const TableItem& item);

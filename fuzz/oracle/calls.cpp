@@ -14,11 +14,11 @@ using Verb = Call::Verb;
 
 std::string Call::to_string() const {
     constexpr std::array kNames = {
-        "create",       "fork",    "snapshot",   "rollback",  "rename",
-        "remove",       "map",     "map_lazy",   "map_guard", "map_huge",
-        "lazy_huge",    "promote", "map_shared", "unmap",     "protect",
-        "write",        "mark",    "prefer",     "grow",      "release_limbo",
-        "add_volatile", "detach",  "attach",     "move",      "finish_moves"};
+        "create",       "fork",     "snapshot",  "rollback", "rename",      "remove",
+        "map",          "map_lazy", "map_guard", "map_huge", "lazy_huge",   "promote",
+        "map_shared",   "unmap",    "protect",   "write",    "map_file",    "map_file_shared",
+        "fault",        "sync",     "mark",      "prefer",   "grow",        "release_limbo",
+        "add_volatile", "detach",   "attach",    "move",     "finish_moves"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -133,21 +133,33 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
         auto done = space->write(call.range.start, std::as_bytes(std::span(&call.word, 1)));
         return done ? space->persist({call.range.start, sizeof call.word}) : done;
     }
+    // Of these the same is true.
+    if (call.verb == Verb::fault) return space->fault(call.range.start, protection::r);
+    if (call.verb == Verb::sync) return space->sync(call.range);
     if (call.verb == Verb::mark) return without_value(space->handle(call.range));
     if (call.verb == Verb::promote) return without_value(space->promote(call.range));
     const bool huge = call.verb == Verb::map_huge || call.verb == Verb::lazy_huge;
     Transaction* transaction = nullptr;
     if constexpr (std::is_same_v<Doer, Transaction>) transaction = &doer;
-    const MapOptions options{.lazy = call.verb == Verb::map_lazy || call.verb == Verb::lazy_huge,
-                             .guard = call.verb == Verb::map_guard,
-                             .page_size = huge ? PageSize::size_2MiB : PageSize::size_4KiB,
-                             .name = call.name};
+    MapOptions options{.lazy = call.verb == Verb::map_lazy || call.verb == Verb::lazy_huge,
+                       .guard = call.verb == Verb::map_guard,
+                       .page_size = huge ? PageSize::size_2MiB : PageSize::size_4KiB,
+                       .name = call.name};
+    const bool is_file = call.verb == Verb::map_file || call.verb == Verb::map_file_shared;
+    if (is_file) {
+        options.name.clear();
+        options.file = FileMapping{.path = path_of_model_file(call.name),
+                                   .offset = call.word * kPageSize,
+                                   .shared = call.verb == Verb::map_file_shared};
+    }
     switch (call.verb) {
         case Verb::map:
         case Verb::map_lazy:
         case Verb::map_guard:
         case Verb::map_huge:
         case Verb::lazy_huge:
+        case Verb::map_file:
+        case Verb::map_file_shared:
             return transaction != nullptr
                        ? transaction->map(*space, call.range, call.protection, options)
                        : space->map(call.range, call.protection, options);
@@ -262,6 +274,14 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
             return model.protect(call.space, call.range, call.protection);
         case Verb::write:
             return model.write(call.space, call.range.start, call.word);
+        case Verb::map_file:
+        case Verb::map_file_shared:
+            return model.map_file(call.space, call.range, call.protection, {call.name, call.word},
+                                  call.verb == Verb::map_file_shared);
+        case Verb::fault:
+            return model.load(call.space, call.range.start);
+        case Verb::sync:
+            return model.sync(call.space, call.range);
         default:
             return std::nullopt;  // a mark or a wish changes no page
     }
@@ -288,7 +308,7 @@ std::vector<Model> states_during(const Model& before, const Calls& calls) {
         const auto page = space->second.pages.find(first.range.start.bits() >> 12);
         if (page != space->second.pages.end() && page->second.frame == 0) {
             Model between = before;
-            between.write(first.space, first.range.start, 0);
+            between.load(first.space, first.range.start);
             states.push_back(std::move(between));
         }
     }

@@ -33,6 +33,10 @@ struct Call {
         unmap,
         protect,
         write,
+        map_file,         // of the file `name`, from its page `word` on
+        map_file_shared,  // the same
+        fault,            // a first access to read
+        sync,
         mark,    // takes a handle of a range
         prefer,  // the region that a space's pages come from
         // What changes no space: how much is there, and where.

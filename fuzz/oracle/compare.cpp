@@ -33,6 +33,7 @@ class Comparison {
             differ(fmt::format("the snapshots are {}, should be {}", list_of(found_snapshots),
                                list_of(snapshots)));
         for (const auto& [name, expected] : model_.spaces) compare(name, expected);
+        if (!model_.files.empty()) compare_files();
         return std::move(differences_);
     }
 
@@ -53,6 +54,15 @@ class Comparison {
         for (const auto& [page, wanted] : expected.pages) {
             const VirtAddr address(page << 12);
             const auto found = space->translate(address + 8);
+            // A page of a file that is not in the pool for this space is not read: that would load
+            // it.
+            const bool is_unloaded = !found && found.error().kind == FaultKind::file_backed;
+            if (is_unloaded || (wanted.frame == 0 && !wanted.file.name.empty())) {
+                around.insert(page - 1);
+                around.insert(page + 1);
+                compare_unloaded(*space, name, address, wanted);
+                continue;
+            }
             std::uint64_t word = ~std::uint64_t{0};
             const auto read = space->read(address, std::as_writable_bytes(std::span(&word, 1)));
             around.insert(page - 1);
@@ -122,6 +132,33 @@ class Comparison {
         }
         if (mapped_bytes != expected.pages.size() << 12 || resident_bytes != resident << 12)
             differ(fmt::format("{}: the sums of maps", name));
+    }
+
+    void compare_unloaded(const Space& space, const std::string& name, VirtAddr address,
+                          const ModelPage& wanted) {
+        const auto found = space.translate(address);
+        if (wanted.frame != 0 || wanted.file.name.empty())
+            return differ(fmt::format("{}: {:#x} is not loaded", name, address.bits()));
+        const ModelFile& file = model_.files.at(wanted.file.name);
+        const FaultKind kind =
+            wanted.file.page < file.now.words.size() ? FaultKind::file_backed : FaultKind::file_end;
+        if (found || found.error().kind != kind || found.error().protection != wanted.protection)
+            differ(fmt::format("{}: {:#x} should be {}, and is {}", name, address.bits(),
+                               to_string(kind), found ? "loaded" : to_string(found.error().kind)));
+    }
+
+    // How much of each file is in the pool. (What was never mapped the store does not know.)
+    void compare_files() {
+        const auto files = store_.files();
+        if (!files) return differ(files.error().message);
+        for (const FileInfo& file : *files) {
+            if (file.trouble) differ(file.why);
+            for (const auto& [name, expected] : model_.files)
+                if (file.path == path_of_model_file(name) &&
+                    file.resident_bytes != expected.loaded.size() * kPageSize)
+                    differ(fmt::format("{}: {} bytes are in the pool, should be {} pages", name,
+                                       file.resident_bytes, expected.loaded.size()));
+        }
     }
 
     const Store& store_;

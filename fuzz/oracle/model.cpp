@@ -173,10 +173,12 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
     if (page == space.pages.end()) return ErrorCode::not_mapped;
     if (page->second.guard) return ErrorCode::permission_denied;
     if (!page->second.protection.writable()) {
-        return page->second.frame == 0 ? ErrorCode::not_mapped : ErrorCode::permission_denied;
+        return page->second.frame == 0 && page->second.file.name.empty()
+                   ? ErrorCode::not_mapped
+                   : ErrorCode::permission_denied;
     }
     if (space.is_snapshot) return ErrorCode::permission_denied;
-    if (page->second.frame == 0) page->second.frame = next_frame_++;
+    if (const auto error = load(name, address)) return error;
     contents[page->second.frame] = word;
     return std::nullopt;
 }
@@ -186,6 +188,8 @@ void Model::prune() {
     for (const auto& [name, space] : spaces)
         for (const auto& [number, page] : space.pages)
             if (page.frame != 0) kept[page.frame] = contents.at(page.frame);
+    for (const auto& [name, file] : files)
+        for (const auto& [page, frame] : file.loaded) kept[frame] = contents.at(frame);
     contents = std::move(kept);
     std::erase_if(shared, [&](std::uint64_t frame) { return !contents.contains(frame); });
 }

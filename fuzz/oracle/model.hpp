@@ -3,22 +3,33 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
 #include <string>
 
 #include "holdfast/holdfast.hpp"
+#include "oracle/model_files.hpp"
 
 namespace holdfast::oracle {
 
+// A page of a file; of none without a name.
+struct FilePlace {
+    std::string name;
+    std::uint64_t page = 0;
+};
+
 struct ModelPage {
     Protection protection;
-    std::uint64_t frame = 0;  // the model's own number for a frame; 0 for a demand-zero page
+    // The model's own number for a frame; 0 for a page that is demand-zero, or not loaded.
+    std::uint64_t frame = 0;
     bool guard = false;
     // Demand-zero, and part of what is to be a page of 2 MiB: it may have a frame since another
     // part was written.
     bool may_have_frame = false;
+    FilePlace file = {};
+    bool is_shared_file = false;
 };
 
 struct ModelSpace {
@@ -34,6 +45,7 @@ class Model {
     std::map<std::uint64_t, std::uint64_t> contents;  // first word of each frame
     // Frames that were mapped shared: forks have them, too. Of all others they have copies.
     std::set<std::uint64_t> shared;
+    ModelFiles files;
 
     // What the call must return, and its effect if that is success.
     std::optional<ErrorCode> create(const std::string& name, Levels levels);
@@ -55,6 +67,14 @@ class Model {
     std::optional<ErrorCode> protect(const std::string& name, Range range, Protection protection);
     // Writes the first word of a page.
     std::optional<ErrorCode> write(const std::string& name, VirtAddr page, std::uint64_t word);
+
+    std::optional<ErrorCode> map_file(const std::string& name, Range range, Protection protection,
+                                      const FilePlace& place, bool shared_file);
+    // The first access to a page.
+    std::optional<ErrorCode> load(const std::string& name, VirtAddr page);
+    // `after_step` is called after each step that a crash may follow, and that no space shows.
+    std::optional<ErrorCode> sync(const std::string& name, Range range,
+                                  const std::function<void()>& after_step = {});
 
     // Forgets the contents of frames that no page has any more.
     void prune();

@@ -101,7 +101,8 @@ constexpr NamedVerb kMappings[] = {{"map", Verb::map},
 constexpr NamedVerb kRanges[] = {{"unmap", Verb::unmap},
                                  {"handle", Verb::mark},
                                  {"guard", Verb::map_guard},
-                                 {"promote", Verb::promote}};
+                                 {"promote", Verb::promote},
+                                 {"sync", Verb::sync}};
 // Calls of the store with one number.
 constexpr NamedVerb kOfStore[] = {
     {"grow", Verb::grow},     {"release", Verb::release_limbo}, {"volatile", Verb::add_volatile},
@@ -147,6 +148,17 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         call.protection = words.protection();
         call.other = words.word("source space");
         call.source = words.range();
+    } else if (verb == "mapfile") {
+        call.range = words.range();
+        call.protection = words.protection();
+        call.name = words.word("file");
+        call.word = words.number("page");
+        const auto shared = words.optional_word();
+        if (shared && *shared != "shared") words.complain("\"shared\", or nothing");
+        call.verb = shared ? Verb::map_file_shared : Verb::map_file;
+    } else if (verb == "fault") {
+        call.verb = Verb::fault;
+        call.range = {VirtAddr(words.number("address")), 8};
     } else if (const auto* ranged = std::ranges::find(kRanges, verb, &NamedVerb::first);
                ranged != std::end(kRanges)) {
         call.verb = ranged->second;
@@ -189,6 +201,9 @@ Result<Script> Script::parse(const std::string& name, const std::string& text) {
             script.lanes = words.number("number of lanes");
         } else if (*verb == "frames") {
             script.frames_bytes = words.number("size");
+        } else if (*verb == "file") {
+            const std::string file = words.word("name");
+            script.files.emplace_back(file, words.number("number of pages"));
         } else if (*verb == "operations") {
             if (divided) return wrong("there is an `operations` above already");
             divided = true;
@@ -288,6 +303,7 @@ std::string text_of(const Call& call) {
         case Verb::map_guard:
         case Verb::unmap:
         case Verb::promote:
+        case Verb::sync:
         case Verb::mark:
             return fmt::format("{} {} {}",
                                std::ranges::find(kRanges, call.verb, &NamedVerb::second)->first,
@@ -295,6 +311,13 @@ std::string text_of(const Call& call) {
         case Verb::write:
             return fmt::format("write {} {:#x} {:#x}", call.space, call.range.start.bits(),
                                call.word);
+        case Verb::map_file:
+        case Verb::map_file_shared:
+            return fmt::format("mapfile {} {} {} {} {}{}", call.space, range(call.range),
+                               protection, call.name, call.word,
+                               call.verb == Verb::map_file_shared ? " shared" : "");
+        case Verb::fault:
+            return fmt::format("fault {} {:#x}", call.space, call.range.start.bits());
         case Verb::prefer:
             return fmt::format("prefer {} {}", call.space, call.word);
         case Verb::finish_moves:
@@ -324,10 +347,17 @@ bool Script::moves() const {
            std::any_of(operations.begin(), operations.end(), moves);
 }
 
+oracle::Model Script::first_model() const {
+    oracle::Model model;
+    for (const auto& [file, pages] : files) model.files[file] = oracle::ModelFile::of(pages);
+    return model;
+}
+
 std::string Script::to_text() const {
     std::string text = fmt::format("pool {}\n", pool_bytes);
     if (lanes != kLanes) text += fmt::format("lanes {}\n", lanes);
     if (frames_bytes != 0) text += fmt::format("frames {}\n", frames_bytes);
+    for (const auto& [file, pages] : files) text += fmt::format("file {} {}\n", file, pages);
     const auto add = [&](const std::vector<Step>& steps) {
         for (const Step& step : steps) {
             const bool transaction = step.calls.size() > 1;

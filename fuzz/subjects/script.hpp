@@ -3,6 +3,7 @@
 //     pool 16MiB                          the pool's size; 16 MiB without this line
 //     frames 2MiB                         how much of it becomes frames at first; all without it
 //     lanes 1024                          of libpmemobj; 64 without this line; 0: as it is made
+//     file NAME PAGES                     a file that there is before everything else
 //     create SPACE [3|4|5]
 //     fork SPACE TO / snapshot SPACE TO   a space or a snapshot with all that SPACE has
 //     rollback SPACE SNAPSHOT
@@ -11,6 +12,9 @@
 //     map SPACE ADDRESS PAGES PROT [NAME] PROT as r, rw, rwx, with u for user pages
 //     lazy SPACE ADDRESS PAGES PROT       demand-zero
 //     guard SPACE ADDRESS PAGES           guard pages
+//     mapfile SPACE ADDRESS PAGES PROT FILE FIRSTPAGE [shared]
+//     fault SPACE ADDRESS                 a first access, to read
+//     sync SPACE ADDRESS PAGES            to the files that are mapped shared there
 //     share SPACE ADDRESS PAGES PROT SOURCE ADDRESS PAGES
 //     unmap SPACE ADDRESS PAGES
 //     protect SPACE ADDRESS PAGES PROT
@@ -64,6 +68,9 @@ struct Script {
     static constexpr std::uint64_t kLanes = 64;
     bool crashes_creation = false;
     std::vector<Step> set_up, operations;
+    std::vector<std::pair<std::string, std::uint64_t>> files;  // and how many pages each has
+    // As it is before the set-up.
+    oracle::Model first_model() const;
     // Whether a crash leaves a store that is to be repaired before anything else.
     bool repairs() const;
     // Whether it moves a region, so that entries are to follow.

@@ -5,7 +5,7 @@ namespace {
 
 // Whether every call succeeds, by the model.
 bool is_possible(const Script& script) {
-    oracle::Model model;
+    oracle::Model model = script.first_model();
     for (const auto* steps : {&script.set_up, &script.operations})
         for (const Step& step : *steps) {
             if (!step.calls.empty() && !step.finds_full && oracle::run(model, step.calls))

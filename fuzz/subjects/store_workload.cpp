@@ -4,8 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "oracle/compare.hpp"
+#include "oracle/model_file_system.hpp"
 #include "store/repair.hpp"
 #include "store/store_state.hpp"
 #include "subjects/lean_pool.hpp"
@@ -64,12 +66,19 @@ Result<void> run_steps(std::optional<Store>& store, const std::string& path,
     return {};
 }
 
+// `after` is called after each, and after each step of a sync, with the number of the step that has
+// begun then.
 void run_steps(oracle::Model& model, const std::vector<Step>& steps,
-               std::vector<oracle::Model>* after_each) {
-    for (const Step& step : steps) {
-        if (!step.calls.empty() && !step.finds_full) oracle::run(model, step.calls);
+               const std::function<void(std::size_t)>& after) {
+    for (std::size_t i = 0; i < steps.size(); ++i) {
+        const Step& step = steps[i];
+        const bool syncs = step.calls.size() == 1 && step.calls.front().verb == Verb::sync;
+        if (syncs)
+            model.sync(step.calls.front().space, step.calls.front().range, [&] { after(i); });
+        else if (!step.calls.empty() && !step.finds_full)
+            oracle::run(model, step.calls);
         if (step.damage) step.damage->apply(model);
-        if (after_each != nullptr) after_each->push_back(model);
+        after(i + 1);
     }
 }
 
@@ -101,6 +110,16 @@ std::vector<Calls> next_calls(const oracle::Model& model) {
                 calls.push_back(call(Verb::write, name, page << 12, 1, 0, 77));
                 calls.push_back(call(Verb::unmap, name, page << 12, 1, 0));
             }
+            // Files: a page that is not loaded yet, and all that is to be synced.
+            for (const auto& [number, each] : space.pages)
+                if (each.frame == 0 && !each.file.name.empty()) {
+                    calls.push_back(call(Verb::fault, name, number << 12, 1, 0));
+                    break;
+                }
+            if (!model.files.empty())
+                calls.push_back(call(Verb::sync, name, space.pages.begin()->first << 12,
+                                     space.pages.rbegin()->first - space.pages.begin()->first + 1,
+                                     0));
             calls.push_back(call(Verb::protect, name, space.pages.rbegin()->first << 12, 1, 1));
         }
     }
@@ -119,7 +138,8 @@ class LeastCount {
         const bool changes =
             !step.finds_full &&
             std::any_of(step.calls.begin(), step.calls.end(), [](const Call& call) {
-                return call.verb != Verb::write && call.verb != Verb::grow &&
+                return call.verb != Verb::write && call.verb != Verb::fault &&
+                       call.verb != Verb::sync && call.verb != Verb::grow &&
                        call.verb != Verb::release_limbo;
             });
         if (changes && !changed_) ++least_.epochs;
@@ -163,22 +183,32 @@ const oracle::Model* find_equal(const Store& store, const std::vector<oracle::Mo
 
 }  // namespace
 
-StoreWorkload::StoreWorkload(Script script) : script_(std::move(script)) {
-    oracle::Model model;
-    run_steps(model, script_.set_up, nullptr);
-    models_.push_back(model);
-    // Creating the store is an operation, if it is crashed.
-    if (script_.crashes_creation) models_.push_back(model);
-    run_steps(model, script_.operations, &models_);
-
+StoreWorkload::StoreWorkload(Script script)
+    : script_(std::move(script)), files_(std::make_shared<oracle::ModelFileSystem>()) {
+    oracle::Model model = script_.first_model();
+    run_steps(model, script_.set_up, [](std::size_t) {});
     LeastCount least;
     for (const Step& step : script_.set_up) least.count(step);
     if (!script_.crashes_creation) least.reopen();
-    least_.assign(script_.crashes_creation ? 2 : 1, least.value());
-    for (const Step& step : script_.operations) {
-        least.count(step);
+    const auto add = [&](std::size_t step) {
+        models_.push_back(model);
+        step_of_.push_back(step);
         least_.push_back(least.value());
-    }
+    };
+    add(0);
+    // Creating the store is an operation, if it is crashed.
+    if (script_.crashes_creation) add(0);
+    run_steps(model, script_.operations, [&](std::size_t step) {
+        if (step_of_.back() != step) least.count(script_.operations[step - 1]);
+        add(step);
+    });
+}
+
+void StoreWorkload::put_files(const Moment& moment, bool power_failed) const {
+    if (script_.files.empty()) return;
+    files_->install();
+    files_->set(models_.at(moment.acknowledged).files, power_failed);
+    files_->on_step = {};
 }
 
 Result<Store> StoreWorkload::create(const std::string& path) const {
@@ -188,6 +218,10 @@ Result<Store> StoreWorkload::create(const std::string& path) const {
 }
 
 Result<void> StoreWorkload::set_up(const std::string& path) {
+    if (!script_.files.empty()) {
+        files_->install();
+        files_->set(script_.first_model().files);
+    }
     if (script_.crashes_creation) return {};
     {
         auto created = create(path);
@@ -200,6 +234,16 @@ Result<void> StoreWorkload::set_up(const std::string& path) {
 
 Result<void> StoreWorkload::run(const std::string& path, Operations& operations) {
     std::optional<Store> store;
+    put_files({});
+    // What is done to a file is seen outside, as the end of a call is.
+    files_->on_step = [&] {
+        operations.acknowledge();
+        operations.begin();
+    };
+    struct Until {
+        oracle::ModelFileSystem& files;
+        ~Until() { files.on_step = {}; }
+    } const until{*files_};
     if (script_.crashes_creation) {
         operations.begin();
         auto created = create(path);
@@ -218,21 +262,41 @@ std::vector<oracle::Model> StoreWorkload::allowed_at(const Moment& moment) const
     const oracle::Model& before = models_.at(moment.acknowledged);
     const bool creating = script_.crashes_creation && moment.acknowledged == 0;
     if (!moment.in_flight || creating) return {before};
-    const std::uint64_t step = moment.acknowledged - (script_.crashes_creation ? 1 : 0);
+    const std::size_t step = step_of_.at(moment.acknowledged);
     if (script_.operations[step].calls.empty() || script_.operations[step].finds_full)
         return {before};
+    // A sync changes no space.
+    if (script_.operations[step].calls.front().verb == Verb::sync) return {before};
     return oracle::states_during(before, script_.operations[step].calls);
 }
 
 std::optional<bool> StoreWorkload::is_after(const Store& store, const Moment& moment) const {
     const std::vector<oracle::Model> allowed = allowed_at(moment);
     std::string wrong;
+    put_files(moment);
     const oracle::Model* const found = find_equal(store, allowed, &wrong);
     if (found == nullptr) return std::nullopt;
     return found == &allowed.back();
 }
 
+// The same states, with the files as they are if what was written and not synced is lost.
+std::string StoreWorkload::check_unsynced(const std::string& path, const Moment& moment) const {
+    for (const auto& [name, file] : models_.at(moment.acknowledged).files) {
+        if (file.durable == file.now) continue;
+        put_files(moment, true);
+        const auto store = Store::open(path, kOpen);
+        if (!store) return "cannot be opened: " + store.error().message;
+        std::string wrong;
+        if (find_equal(*store, allowed_at(moment), &wrong) == nullptr)
+            return "without what was not synced: " + wrong;
+        break;
+    }
+    return {};
+}
+
 std::string StoreWorkload::check(const std::string& path, const Moment& moment) {
+    if (std::string wrong = check_unsynced(path, moment); !wrong.empty()) return wrong;
+    put_files(moment);
     if (script_.repairs()) {
         // Whatever the interrupted repair had done: another one ends well, and a third has nothing
         // left to do.
@@ -287,6 +351,9 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
             return "does not finish moves: " + finished.error().message;
     if (const auto differences = oracle::compare(*store, model); !differences.empty())
         return "after going on: " + joined(differences);
+    for (const auto& [name, file] : model.files)
+        if (files_->content(name).words != file.now.words)
+            return fmt::format("after going on, the file {} does not have what was synced", name);
     VerifyReport report;
     if (const auto broken = oracle::broken_invariants(*store, &report); !broken.empty())
         return "after going on: " + joined(broken);
@@ -297,6 +364,7 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
 }
 
 Result<void> StoreWorkload::recover(const std::string& path) {
+    // Which moment it was is not known here; recovery looks into no file.
     if (script_.repairs()) {
         auto repaired = repair(path);
         if (!repaired) return std::unexpected(repaired.error());

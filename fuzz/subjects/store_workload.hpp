@@ -6,12 +6,17 @@
 // nothing that an interrupted call had reserved stays behind, and it still agrees.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "holdfast/crash.hpp"
 #include "subjects/script.hpp"
+
+namespace holdfast::oracle {
+class ModelFileSystem;
+}
 
 namespace holdfast::crash {
 
@@ -34,7 +39,15 @@ class StoreWorkload final : public Subject {
     Result<Store> create(const std::string& path) const;
     std::vector<oracle::Model> allowed_at(const Moment& moment) const;
     Script script_;
-    std::vector<oracle::Model> models_;  // after 0, 1, … operations
+    // The files as they are at the moment; with `power_failed`, as they may be after it.
+    void put_files(const Moment& moment, bool power_failed = false) const;
+    // Of a store with files: what a failure of power may leave of those is as good as the rest.
+    std::string check_unsynced(const std::string& path, const Moment& moment) const;
+    // After 0, 1, … operations. Each step of a sync that a crash may follow, and that the pool does
+    // not see, counts as one.
+    std::vector<oracle::Model> models_;
+    std::vector<std::size_t> step_of_;  // the operation that is in flight after each of them
+    std::shared_ptr<oracle::ModelFileSystem> files_;
     // What no space shows: how much there must be at least, after 0, 1, … operations.
     struct Least {
         std::uint64_t epochs = 0;  // boot epochs

@@ -439,6 +439,70 @@ const std::vector<NamedWorkload>& workloads() {
             write a 0x40002000 19
             remove s
         )"},
+        {"map_file", "a range of a file, and its object; and one more of the same file", R"(
+            file f 3
+            create a
+            create b
+            map a 0x40000000 1 rw
+            operations
+            mapfile a 0x40002000 3 rw f 0
+            mapfile b 0x50000000 4 rw f 1 shared
+            unmap a 0x40003000 1
+        )"},
+        {"map_file_transaction", "files and their objects made by one transaction", R"(
+            file f 3
+            file g 2
+            create a
+            operations
+            begin
+            create b
+            mapfile a 0x40000000 2 rw f 0
+            mapfile b 0x40000000 2 rw f 1 shared
+            mapfile b 0x40010000 2 r g 0 shared
+            commit
+        )"},
+        {"file_fault", "pages of files are loaded: for one space, for all, again for another", R"(
+            file f 4
+            create a
+            create b
+            mapfile a 0x40000000 600 rw f 0
+            mapfile a 0x50000000 3 rw f 0 shared
+            mapfile b 0x60000000 3 rw f 0 shared
+            operations
+            fault a 0x40001000
+            write a 0x40002000 7
+            write a 0x50001000 8
+            fault b 0x60001000
+            write b 0x60002000 9
+        )"},
+        {"file_fork", "pages of files that forks have, loaded and not", R"(
+            file f 3
+            create a
+            mapfile a 0x40000000 3 rw f 0
+            mapfile a 0x50000000 3 rw f 0 shared
+            write a 0x40000000 5
+            write a 0x50000000 6
+            operations
+            fork a b
+            write b 0x40000000 7
+            write b 0x50000000 8
+            fault a 0x40001000
+            fault b 0x50001000
+            remove a
+        )"},
+        {"file_sync", "changed pages are written back, a step at a time", R"(
+            file f 4
+            create a
+            mapfile a 0x50000000 4 rw f 0 shared
+            write a 0x50000000 5
+            write a 0x50002000 6
+            fault a 0x50001000
+            operations
+            sync a 0x50000000 4
+            write a 0x50001000 7
+            reopen
+            sync a 0x50001000 1
+        )"},
         {"reopen", "changes, a restart, and changes", R"(
             create a
             operations

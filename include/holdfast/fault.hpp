@@ -29,6 +29,7 @@ enum class FaultKind : std::uint8_t {
     copy_on_write,     // the write is permitted, once the page has been copied (Space::fault)
     swapped,           // the page is in the swap file
     file_backed,       // the page is in a file and was not loaded yet
+    file_end,          // the page lies behind the end of its file
     damaged_entry,     // the entry's tag does not fit its bits, its slot or its level
     stale_entry,       // the frame was freed, or reused by somebody else, since the entry was made
     wrong_table,       // a table that belongs elsewhere: other level, owner or index
@@ -40,11 +41,16 @@ enum class FaultKind : std::uint8_t {
     region_shrunk,
     region_outdated,
     volatile_lost,  // the frame is in a volatile region, and was filled by an earlier process
+    file_missing,   // the page is of a mapped file (file.hpp) that is gone, or cannot be read
+    file_replaced,  // the file is another one now
+    file_truncated,
+    file_changed,  // written by others, or grown
 };
 
 // `holdfast::to_string(kind)` is the kind as written above.
 const char* to_string(FaultKind kind);
 constexpr bool is_loss(FaultKind kind) { return kind >= FaultKind::region_missing; }
+constexpr bool is_file_loss(FaultKind kind) { return kind >= FaultKind::file_missing; }
 
 struct Fault {
     FaultKind kind{};
@@ -52,7 +58,7 @@ struct Fault {
     std::uint8_t level = 0;   // of the entry that ended the walk; 1 is a page table, 0 is no entry
     Protection protection{};  // what the mapping permits, where the entry says so
     std::uint64_t entry = 0;  // the entry's bits as they stand in the pool
-    // Of is_loss(): which region; Store::regions() has a sentence about it.
+    // Of a loss that is a region's: which; Store::regions() has a sentence about it.
     std::optional<unsigned> region = {};
 
     // Whether the medium, and not the program, is to blame.

@@ -5,6 +5,7 @@
 
 #include "holdfast/error.hpp"     // Error, Result
 #include "holdfast/fault.hpp"     // Fault, Translation
+#include "holdfast/file.hpp"      // FileMapping, FileInfo: what ranges of files are
 #include "holdfast/handle.hpp"    // Handle: what to keep across a restart
 #include "holdfast/image.hpp"     // import_process, import_core, import_elf, export_core
 #include "holdfast/inspect.hpp"   // peek, poke

@@ -35,7 +35,7 @@ struct Transferred {
 };
 
 // Reads until the end or the first byte that cannot be read; demand-zero pages are zeros and get no
-// frame. Any page that is mapped can be read.
+// frame, and pages of files are read, and not loaded. Any page that is mapped can be read.
 Transferred peek(const Space& space, std::span<const PeekPiece> pieces);
 
 enum class PokePolicy : std::uint8_t {

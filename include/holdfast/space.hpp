@@ -28,6 +28,7 @@
 
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
+#include "holdfast/file.hpp"
 #include "holdfast/handle.hpp"
 #include "holdfast/reclaim.hpp"
 #include "holdfast/types.hpp"
@@ -43,10 +44,12 @@ struct Mapping {
     Range range;
     Protection protection;
     std::uint64_t resident_bytes = 0;  // how much of the range has frames; the rest is zeros
-    std::string name;                  // as given to `map`; often empty
+    std::string name;                  // as given to `map`, or a file's path; often empty
     std::uint64_t name_offset = 0;     // of the first byte, in what `name` names
     bool guard = false;                // mapped for nothing (MapOptions::guard)
     std::uint64_t huge_bytes = 0;      // how much of the resident ones in pages of 2 MiB or 1 GiB
+    bool is_file = false;              // of the file `name`, from `name_offset` on
+    bool is_shared = false;            // the same, shared
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
 };
@@ -68,6 +71,9 @@ struct MapOptions {
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};
     std::uint64_t name_offset = 0;
+    // What the range holds (file.hpp); without it, zeros. The pages are loaded at their first
+    // access, whatever `lazy` says. No name and no region then.
+    std::optional<FileMapping> file = {};
     // As SpaceOptions::region, for this range now; otherwise the space's. (Of a lazy range, pages
     // get their frames later, as the space then prefers.)
     std::optional<unsigned> region = {};
@@ -87,8 +93,10 @@ struct SpaceInfo {
 class Space {
   public:
     // Maps fresh, zeroed frames. Errors: invalid_argument (unaligned, empty, non-canonical or
-    // wrapping range, protection without `read`), overlap (names the first mapped page), no_space
-    // (nothing is mapped then), busy (this thread has an open Transaction on this space).
+    // wrapping range, protection without `read`; a file's offset, or what is no regular file),
+    // overlap (names the first mapped page), no_space (nothing is mapped then), busy (this thread
+    // has an open Transaction on this space). Of a file also not_found, permission_denied, lost (it
+    // is mapped already, and is not what it was).
     Result<void> map(Range range, Protection protection, const MapOptions& options = {});
 
     // Maps the frames behind `source_range` of `source` here as well, so that both see each
@@ -131,9 +139,9 @@ class Space {
     std::expected<Translation, Fault> translate(VirtAddr address, Protection access) const;
 
     // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame, and
-    // swapped ones are read where they are.
-    // Errors: not_mapped, permission_denied, damaged; the message has the first address that
-    // failed, and what stands in `destination` is then unspecified.
+    // swapped ones are read where they are; those of files are loaded (from a snapshot, read each
+    // time). Errors: not_mapped, lost, permission_denied, damaged; the message has the first address
+    // that failed, and what stands in `destination` is then unspecified.
     Result<void> read(VirtAddr address, std::span<std::byte> destination) const;
 
     // Copies bytes into the space; demand-zero pages get a frame, and shared ones a frame of their
@@ -145,10 +153,16 @@ class Space {
     // the medium. One fence for the whole range; with a file that is not PMem, msync.
     Result<void> persist(Range range);
 
+    // Writes the pages of shared file mappings (file.hpp) in the range that are not what the file
+    // has to it, and returns when they are on the file's medium. Other pages are passed over.
+    // Errors: lost (the file is not what it was), permission_denied, no_space (nothing is lost;
+    // make room and call it again), io, invalid_argument (no range of the space).
+    Result<void> sync(Range range);
+
     // Makes the access possible that has just failed, as a page fault handler does: a demand-zero
-    // page gets a frame of zeros, a page that is copied on write one of its own, a swapped one is
-    // brought back. Durable on return.
-    // Nothing to do is success. Errors: as `write`, and no_space.
+    // page gets a frame of zeros, a page of a file one with what that holds, a page that is copied
+    // on write one of its own, a swapped one is brought back. Durable on return. Nothing to do is
+    // success. Errors: as `write`, and no_space, lost (the file is not what it was).
     Result<void> fault(VirtAddr address, Protection access);
 
     // The bytes of one mapped page, in place, to be written whatever its protection; a page that is

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "holdfast/error.hpp"
+#include "holdfast/file.hpp"
 #include "holdfast/handle.hpp"
 #include "holdfast/reclaim.hpp"
 #include "holdfast/region.hpp"
@@ -175,6 +176,19 @@ class Store {
     // to all tables; releases what is in limbo. Errors: damaged (the message says where), busy (a
     // region was moved or replaced since this opening: open the store again first).
     Result<void> finish_moves();
+
+    // Mapped files (file.hpp), by their paths; proportional to names of ranges and to pages loaded.
+    Result<std::vector<FileInfo>> files() const;
+    // Space::sync of all pages in the pool, whoever maps the file. Errors: as that, and not_found.
+    Result<void> sync_file(const std::string& path);
+    // Goes on with the file as it is, whatever it was: the one that the path leads to now. With its
+    // content, the pages in the pool are read again; pages behind its end are faults from then on.
+    // A crash in the middle leaves a file that is a fault until the call is repeated. Errors:
+    // not_found, permission_denied, busy (others are writing to it), io.
+    Result<void> accept_file(const std::string& path, FileContent content);
+    // Forgets a file that nobody maps any more, with its pages in the pool: what was not synced is
+    // lost. Errors: not_found, busy (it is mapped).
+    Result<void> forget_file(const std::string& path);
 
     // Releases what unmapped and removed ranges left in limbo, one table per transaction, at most
     // `tables` of them; returns how many it released (fewer: limbo is empty). The mutating calls

@@ -7,15 +7,18 @@
 //   I4 account    reachable + limbo + building + free = all frames; none is two of these
 //   I5 metadata   every frame metadata record and every space record passes its checksum
 //   I6 directory  every name leads to one space record, and every space record has one name
-//   I7 annotation names and backings lie over mapped pages, in order, without overlap
+//   I7 annotation names and files lie over mapped pages, in order, without overlap; each page that
+//   is
+//                 in a file lies under one that says in which, and the store knows that file
 //   I8 superblock the superblock's words and the records of its regions pass their checks
 //   I9 sharing    no path permits writing to a table or page that others reach, unless it is mapped
 //                 to be shared
 //
 // Tables are of one level less than the table that links them, so that one which leads back to
 // itself is a finding of I2, and the check ends.
-// No invariant is broken by a "lost page", whose tables are well and whose region is out of reach;
-// it is reported like that.
+// No invariant is broken by a "lost page", whose tables are well and whose region, or file, is out
+// of reach; it is reported like that. Pages of files that are in the pool are reported under "file"
+// and the path, too.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +53,7 @@ struct VerifyReport {
     std::vector<Finding> findings;                        // sorted by invariant, space and address
     std::vector<WritableExecutable> writable_executable;  // sorted; if it was asked for
     std::uint64_t tables = 0;
-    std::uint64_t mapped_pages = 0;  // with a frame, in all spaces
+    std::uint64_t mapped_pages = 0;  // with a frame, in all spaces, and in files
     std::uint64_t frames_total = 0, frames_reachable = 0, frames_limbo = 0, frames_building = 0,
                   frames_free = 0;
     // Of those reachable or in limbo: "data", "table_1", …

@@ -22,7 +22,7 @@
 //   -- mutable --
 //      512    8  root: an entry (entry.hpp) at level levels+1 and slot 0, which points to the root
 //                table; CR3 is its frame number
-//      520       (zero)
+//      520       (zero; of a file object, from 1024 on, file_record.hpp)
 #pragma once
 
 #include <cstddef>
@@ -39,8 +39,8 @@ inline constexpr std::uint64_t kSpaceMagic = 0x4345'5245'4341'5053;  // "SPACERE
 inline constexpr std::size_t kSpaceNameMax = 255;
 
 // A snapshot is a space that nobody changes. Forks and snapshots of a space have its owner: they
-// are of one lineage, and share tables.
-enum class SpaceKind : std::uint8_t { address_space = 1, snapshot = 2 };
+// are of one lineage, and share tables. A file object (file_record.hpp) is nobody's address space.
+enum class SpaceKind : std::uint8_t { address_space = 1, snapshot = 2, file = 3 };
 
 struct SpaceRecord {
     std::uint64_t magic;

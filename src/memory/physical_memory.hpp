@@ -188,6 +188,14 @@ class PhysicalMemory {
             return std::nullopt;
         return elsewhere_out_of_reach(frame);
     }
+    // Why a shared page that is in the pool may not be used: it is of a mapped file, and that is
+    // not what it was. Nothing for pages of no file. Whoever knows the files says it.
+    std::optional<FaultKind> file_out_of_reach(format::OwnerId owner, std::uint64_t page) const {
+        return on_file_page_ ? on_file_page_(owner, page) : std::nullopt;
+    }
+    using OnFilePage =
+        std::function<std::optional<FaultKind>(format::OwnerId owner, std::uint64_t page)>;
+    void on_file_page(OnFilePage ask) { on_file_page_ = std::move(ask); }
     // Of a volatile region: it holds what this process has put there, and nothing of before.
     void set_filled(FrameNumber frame, bool filled) const;
 
@@ -231,6 +239,7 @@ class PhysicalMemory {
     const pool::Pool& pool_;
     format::Superblock& superblock_;
     const Files files_;
+    OnFilePage on_file_page_;
     std::mutex adding_;
     std::atomic<bool> has_files_ = false;
     std::atomic<bool> tracks_accesses_ = false;

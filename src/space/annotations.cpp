@@ -78,6 +78,7 @@ Result<void> Annotations::add(Annotation annotation) {
             Annotation& left = before->front();
             // What a handle was taken of does not grow: what is new is not what it was taken of.
             if (left.mark == 0 && left.name == annotation.name &&
+                left.backing == annotation.backing && left.file == annotation.file &&
                 left.name_offset + (left.page_count << kPageShift) == annotation.name_offset) {
                 left.page_count += annotation.page_count;
                 annotation = left;

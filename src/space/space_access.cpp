@@ -5,6 +5,7 @@
 #include <shared_mutex>
 #include <thread>
 
+#include "format/file_record.hpp"
 #include "memory/reader_section.hpp"
 #include "pool/pool.hpp"
 #include "space/annotations.hpp"
@@ -141,10 +142,23 @@ Copied write(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
 
 Copied flush(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
              std::size_t size_bytes) {
-    return each_page(memory, space, address, size_bytes, true, protection::r,
-                     [&](const std::byte* frame, std::size_t, std::size_t size) {
-                         if (frame != nullptr) memory.pool().flush(frame, size);
-                     });
+    Copied flushed;
+    for (;;) {
+        const Copied part = each_page(memory, space, address + flushed.size_bytes,
+                                      size_bytes - flushed.size_bytes, true, protection::r,
+                                      [&](const std::byte* frame, std::size_t, std::size_t size) {
+                                          if (frame != nullptr) memory.pool().flush(frame, size);
+                                      });
+        flushed.size_bytes += part.size_bytes;
+        // What is in a file still has no bytes that were written here.
+        if (!part.fault || part.fault->kind != FaultKind::file_backed) {
+            flushed.fault = part.fault;
+            return flushed;
+        }
+        const VirtAddr at = address + flushed.size_bytes;
+        flushed.size_bytes +=
+            std::min<std::size_t>(size_bytes - flushed.size_bytes, kPageSize - at.page_offset());
+    }
 }
 
 Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& space,
@@ -195,7 +209,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
             if (page > pages.begin && page < pages.end) edges.push_back(page);
         };
         for (const Annotation& name : names) {
-            if (name.name.empty()) continue;  // there for a handle
+            if (!name.is_shown()) continue;
             add_edge(name.first_page);
             add_edge(name.end_page());
         }
@@ -224,9 +238,14 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
         } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin &&
-                   !names[next_name].name.empty()) {
+                   names[next_name].is_shown()) {
             const Annotation& name = names[next_name];
-            mapping.name = name.name;
+            mapping.name =
+                name.backing == format::Backing::none
+                    ? name.name
+                    : format::FileRecord::name_of(static_cast<format::OwnerId>(name.file));
+            mapping.is_file = name.backing != format::Backing::none;
+            mapping.is_shared = name.backing == format::Backing::shared_file;
             mapping.name_offset =
                 name.name_offset + ((run.pages.begin - name.first_page) << kPageShift);
         }

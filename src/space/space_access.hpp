@@ -32,7 +32,8 @@ Copied write(const memory::PhysicalMemory& memory, detail::SpaceState& space, Vi
 Copied flush(const memory::PhysicalMemory& memory, detail::SpaceState& space, VirtAddr address,
              std::size_t size_bytes);
 
-// The mappings in the range; what reaches out of it is cut off at its ends.
+// The mappings in the range; what reaches out of it is cut off at its ends. Of a file, the name is
+// that of its object (format/file_record.hpp), which leads to the path.
 Result<std::vector<Mapping>> maps(const memory::PhysicalMemory& memory, detail::SpaceState& space,
                                   table::PageRange pages);
 SpaceInfo info(const memory::PhysicalMemory& memory, const detail::SpaceState& space);

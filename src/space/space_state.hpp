@@ -27,6 +27,7 @@ class SpaceState {
           levels(static_cast<Levels>(on_medium.levels)),
           owner(on_medium.owner),
           is_snapshot(on_medium.kind == format::SpaceKind::snapshot),
+          is_file(on_medium.kind == format::SpaceKind::file),
           preferred_region(on_medium.preferred_region),
           quota_pages(on_medium.quota_pages),
           name_(on_medium.name_view()) {}
@@ -50,6 +51,7 @@ class SpaceState {
     const Levels levels;
     const format::OwnerId owner;
     const bool is_snapshot;
+    const bool is_file;  // the pages of a mapped file (format/file_record.hpp)
 
     std::atomic<std::uint64_t> root_bits = 0;
     // By every commit that takes away or changes a translation.

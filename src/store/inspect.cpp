@@ -4,6 +4,7 @@
 
 #include "memory/reader_section.hpp"
 #include "space/space_access.hpp"
+#include "store/mapped_files.hpp"
 #include "store/store_state.hpp"
 #include "store/transaction_state.hpp"
 #include "table/walk.hpp"
@@ -15,12 +16,28 @@ using detail::TransactionState;
 
 Transferred peek(const Space& space, std::span<const PeekPiece> pieces) {
     Transferred done;
+    SpaceState& state = space.state();
     for (const PeekPiece& piece : pieces) {
-        const auto copied =
-            space::read(space.state().store->memory, space.state(), piece.address, piece.bytes);
-        done.size_bytes += copied.size_bytes;
-        done.fault = copied.fault;
-        if (done.fault) break;
+        VirtAddr address = piece.address;
+        for (auto rest = piece.bytes; !rest.empty();) {
+            const auto copied = space::read(state.store->memory, state, address, rest);
+            std::size_t size = copied.size_bytes;
+            // A page of a file is not loaded for somebody who only looks.
+            if (copied.fault && copied.fault->kind == FaultKind::file_backed) {
+                const auto page = rest.subspan(size).first(std::min<std::size_t>(
+                    rest.size() - size, kPageSize - copied.fault->address.page_offset()));
+                if (detail::read_file_page(state, *copied.fault, page))
+                    size += page.size();
+                else
+                    done.fault = detail::refined(state, *copied.fault);
+            } else {
+                done.fault = copied.fault;
+            }
+            done.size_bytes += size;
+            if (done.fault) return done;
+            address = address + size;
+            rest = rest.subspan(size);
+        }
     }
     return done;
 }
@@ -33,6 +50,11 @@ Result<std::optional<Fault>> force_page(Space& space, VirtAddr address,
     SpaceState& state = space.state();
     const memory::PhysicalMemory& memory = state.store->memory;
     if (const auto there = space.translate(address); !there) {
+        if (there.error().kind == FaultKind::file_backed) {
+            if (auto done = space.fault(address, protection::r); !done)
+                return std::unexpected(done.error());
+            return force_page(space, address, bytes);
+        }
         const bool fills = there.error().kind == FaultKind::demand_zero;
         if (!fills) return there.error();
         TransactionState transaction(state.store);
@@ -70,7 +92,8 @@ Result<std::optional<Fault>> write_page(Space& space, VirtAddr address,
             return std::nullopt;
         }
         const FaultKind kind = copied.fault->kind;
-        const bool is_first = kind == FaultKind::demand_zero || kind == FaultKind::copy_on_write;
+        const bool is_first = kind == FaultKind::demand_zero || kind == FaultKind::copy_on_write ||
+                              kind == FaultKind::file_backed;
         if (!is_first || !copied.fault->protection.writable()) return copied.fault;
         if (auto done = space.fault(address, protection::w); !done)
             return std::unexpected(done.error());

@@ -7,6 +7,7 @@
 
 #include "memory/reader_section.hpp"
 #include "space/space_access.hpp"
+#include "store/mapped_files.hpp"
 #include "store/store_state.hpp"
 #include "table/visit.hpp"
 
@@ -23,7 +24,8 @@ Result<std::optional<Mapping>> find_mapping(const Space& space, VirtAddr address
     // From the table around the page on, until the run that it is in ends inside.
     PageRange seen{page & ~std::uint64_t{511}, (page | 511) + 1};
     for (;;) {
-        auto mappings = space::maps(memory, space.state(), seen);
+        auto mappings =
+            detail::with_paths(*space.state().store, space::maps(memory, space.state(), seen));
         if (!mappings) return std::unexpected(mappings.error());
         const auto found = std::find_if(mappings->begin(), mappings->end(), [&](const Mapping& m) {
             return m.range.contains(address);
@@ -101,8 +103,9 @@ std::expected<void, Fault> check_user_range(const Space& space, VirtAddr address
             span = bytes(found->page_size);
         } else {
             const Fault& fault = found.error();
-            const bool is_first_access =
-                fault.kind == FaultKind::demand_zero || fault.kind == FaultKind::copy_on_write;
+            const bool is_first_access = fault.kind == FaultKind::demand_zero ||
+                                         fault.kind == FaultKind::copy_on_write ||
+                                         fault.kind == FaultKind::file_backed;
             if (!is_first_access || !fault.protection.permits(needed)) {
                 Fault refused = fault;
                 if (is_first_access) refused.kind = FaultKind::protection;

@@ -15,6 +15,7 @@ Result<RepairReport> repair_at_once(const std::string& path, const RepairOptions
     auto store =
         StoreState::open(path, {.emulation = options.emulation, .as_copy = as_copy}, &mended);
     if (!store) return std::unexpected(store.error());
+    (*store)->files.take_up((*store)->directory());
     return recovery::repair((*store)->memory, (*store)->directory(), (*store)->limbo,
                             {.threads = options.threads, .on_progress = options.on_progress},
                             options.remove_lost_pages, std::move(mended));

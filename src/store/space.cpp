@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "memory/reader_section.hpp"
 #include "space/space_access.hpp"
+#include "store/mapped_files.hpp"
 #include "store/store_state.hpp"
 #include "store/transaction_state.hpp"
 #include "table/visit.hpp"
@@ -16,7 +18,8 @@ using detail::TransactionState;
 
 namespace {
 
-Error error_of(const Fault& fault, const char* action, const detail::SpaceState& space) {
+Error error_of(Fault fault, const char* action, const detail::SpaceState& space) {
+    fault = detail::refined(space, fault);
     const bool is_refused = fault.kind == FaultKind::protection ||
                             fault.kind == FaultKind::copy_on_write ||
                             fault.kind == FaultKind::guard;
@@ -30,6 +33,8 @@ Error error_of(const Fault& fault, const char* action, const detail::SpaceState&
         const std::string& trouble = space.store->memory.regions()[*fault.region].trouble();
         if (!trouble.empty()) message += "; " + trouble;
     }
+    if (is_file_loss(fault.kind) || fault.kind == FaultKind::file_end)
+        message += "; " + detail::file_trouble(space, fault);
     return {code, std::move(message)};
 }
 
@@ -49,10 +54,18 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fau
                      Protection access, const char* action) {
     const bool demand_zero = fault.kind == FaultKind::demand_zero,
                copy_on_write = fault.kind == FaultKind::copy_on_write,
-               swapped = fault.kind == FaultKind::swapped;
-    if (!(demand_zero || copy_on_write || swapped) || !fault.protection.permits(access))
+               swapped = fault.kind == FaultKind::swapped,
+               file_backed = fault.kind == FaultKind::file_backed;
+    if (file_backed && !fault.protection.permits(access)) {
+        Fault refused = fault;
+        refused.kind = FaultKind::protection;
+        return std::unexpected(error_of(refused, action, *space));
+    }
+    if (!(demand_zero || copy_on_write || swapped || file_backed) ||
+        !fault.protection.permits(access))
         return std::unexpected(error_of(fault, action, *space));
     return with_reclaim(space, [&]() -> Result<void> {
+        if (file_backed) return detail::load_page(space, fault);
         TransactionState transaction(space->store);
         auto done = demand_zero ? transaction.populate(space, fault.address)
                     : swapped   ? transaction.swap_in(space, fault.address)
@@ -98,7 +111,10 @@ Result<std::uint64_t> Space::promote(Range range) {
 }
 
 std::expected<Translation, Fault> Space::translate(VirtAddr address) const {
-    return space::translate(state_->store->memory, *state_, address);
+    auto found = space::translate(state_->store->memory, *state_, address);
+    if (!found && found.error().kind == FaultKind::file_backed)
+        found.error() = detail::refined(*state_, found.error());
+    return found;
 }
 
 std::expected<Translation, Fault> Space::translate(VirtAddr address, Protection access) const {
@@ -108,8 +124,28 @@ std::expected<Translation, Fault> Space::translate(VirtAddr address, Protection 
 }
 
 Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) const {
-    const auto copied = space::read(state_->store->memory, *state_, address, destination);
-    if (copied.fault) return std::unexpected(error_of(*copied.fault, "read", *state_));
+    while (!destination.empty()) {
+        const auto copied = space::read(state_->store->memory, *state_, address, destination);
+        destination = destination.subspan(copied.size_bytes);
+        address = address + copied.size_bytes;
+        if (!copied.fault) continue;
+        if (copied.fault->kind != FaultKind::file_backed)
+            return std::unexpected(error_of(*copied.fault, "read", *state_));
+        // The first access to a page of a file. Nobody changes a snapshot, so that it has to be
+        // read again there.
+        if (!state_->is_snapshot) {
+            if (auto done = resolve(state_, *copied.fault, protection::r, "read"); !done)
+                return done;
+            continue;
+        }
+        const std::size_t size =
+            std::min<std::size_t>(destination.size(), kPageSize - address.page_offset());
+        if (auto done = detail::read_file_page(*state_, *copied.fault, destination.first(size));
+            !done)
+            return done;
+        destination = destination.subspan(size);
+        address = address + size;
+    }
     return {};
 }
 
@@ -177,7 +213,8 @@ Result<Handle> Space::handle(Range range) {
 }
 
 Result<std::vector<Mapping>> Space::maps() const {
-    return space::maps(state_->store->memory, *state_, table::all_pages(state_->levels));
+    return detail::with_paths(*state_->store, space::maps(state_->store->memory, *state_,
+                                                          table::all_pages(state_->levels)));
 }
 
 std::string Space::name() const { return state_->name(); }

@@ -45,6 +45,7 @@ Result<Space> Store::create_space(const std::string& name, const SpaceOptions& o
 }
 
 Result<Space> Store::open_space(const std::string& name) const {
+    if (auto fine = state_->check_name_of_space(name); !fine) return std::unexpected(fine.error());
     return handle_of<Space>(state_->find_space(name));
 }
 
@@ -211,6 +212,7 @@ Result<StoreInfo> Store::info() const {
 // The gate is closed.
 VerifyReport Store::verify_at_rest(const VerifyOptions& options) const {
     const std::shared_lock directory_lock(state_->directory_map);
+    state_->files.take_up(state_->directory());
     // Nobody makes metadata of a region's part that was never used.
     const auto allocator_lock = state_->allocator.hold();
     return recovery::verify(state_->memory, state_->directory(), state_->limbo, options);

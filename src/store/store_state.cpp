@@ -42,6 +42,7 @@ StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bo
              as_copy        ? memory::Files::as_copies
              : emulate_pmem ? memory::Files::as_pmem
                             : memory::Files::as_they_are),
+      files(memory),
       allocator(memory),
       build_log(memory, allocator),
       limbo(memory),
@@ -50,6 +51,9 @@ StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bo
                gate,           commit_mutex,
                former_readers, [this](std::uint64_t frames) { return make_room(frames); }} {
     limbo.on_space([this](FrameNumber record) { return release_space_step(record); });
+    memory.on_file_page([this](format::OwnerId owner, std::uint64_t page) {
+        return files.out_of_reach(owner, page);
+    });
 }
 
 Result<std::shared_ptr<StoreState>> StoreState::create(const std::string& path,
@@ -272,7 +276,7 @@ const format::SpaceRecord* StoreState::space_record(FrameNumber frame) const {
     if (record->magic != format::kSpaceMagic || record->checksum != record->computed_checksum() ||
         record->owner != metadata->owner || record->levels < 3 || record->levels > 5 ||
         (record->kind != format::SpaceKind::address_space &&
-         record->kind != format::SpaceKind::snapshot))
+         record->kind != format::SpaceKind::snapshot && record->kind != format::SpaceKind::file))
         return nullptr;
     return record;
 }
@@ -287,8 +291,16 @@ void StoreState::visit_records(
     });
 }
 
+Result<void> StoreState::check_name_of_space(const std::string& name) const {
+    if (!name.starts_with(format::kFileNamePrefix)) return {};
+    return fail(ErrorCode::not_found,
+                fmt::format("{}: no space has a name with control characters", pool->path()));
+}
+
 Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& name) {
     const std::shared_lock lock(directory_map);
+    // Before anything of a space is walked.
+    files.take_up(directory());
     const auto value = directory().get(name);
     if (!value)
         return fail(ErrorCode::not_found,

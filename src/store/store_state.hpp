@@ -29,6 +29,7 @@
 #include "pool/pool.hpp"
 #include "space/space_state.hpp"
 #include "space/writer_lock.hpp"
+#include "store/file_objects.hpp"
 #include "store/reclaim.hpp"
 #include "table/edit_session.hpp"
 #include "table/limbo_stack.hpp"
@@ -56,7 +57,10 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     void release_some();
     Result<std::uint64_t> release(std::uint64_t tables);
 
+    // Also of a file object, by its name (format/file_record.hpp).
     Result<std::shared_ptr<SpaceState>> find_space(const std::string& name);
+    // not_found for the name of a file object, which is not for users.
+    Result<void> check_name_of_space(const std::string& name) const;
     // The state that all handles of this record share.
     std::shared_ptr<SpaceState> shared_space(FrameNumber record,
                                              const format::SpaceRecord& on_medium);
@@ -95,6 +99,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
 
     std::unique_ptr<pool::Pool> pool;
     memory::PhysicalMemory memory;
+    FileObjects files;
     memory::FrameAllocator allocator;
     memory::BuildLog build_log;
     table::LimboStack limbo;

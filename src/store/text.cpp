@@ -96,6 +96,8 @@ const char* to_string(FaultKind kind) {
             return "swapped";
         case FaultKind::file_backed:
             return "file_backed";
+        case FaultKind::file_end:
+            return "file_end";
         case FaultKind::damaged_entry:
             return "damaged_entry";
         case FaultKind::stale_entry:
@@ -118,6 +120,14 @@ const char* to_string(FaultKind kind) {
             return "region_outdated";
         case FaultKind::volatile_lost:
             return "volatile_lost";
+        case FaultKind::file_missing:
+            return "file_missing";
+        case FaultKind::file_replaced:
+            return "file_replaced";
+        case FaultKind::file_truncated:
+            return "file_truncated";
+        case FaultKind::file_changed:
+            return "file_changed";
     }
     return "unknown";
 }

@@ -21,6 +21,12 @@ void write_record(pool::TransactionScope& scope, SpaceRecord* record, SpaceRecor
     scope.write(record, std::as_bytes(std::span(&changed, 1)).first(offsetof(SpaceRecord, root)));
 }
 
+void write_file_record(pool::TransactionScope& scope, SpaceRecord* record, const KnownFile& file) {
+    const format::FileRecord changed = file.on_medium();
+    scope.write(reinterpret_cast<std::byte*>(record) + format::kFileRecordAt,
+                std::as_bytes(std::span(&changed, 1)).first(changed.used_bytes()));
+}
+
 void set_name(SpaceRecord& record, const std::string& name) {
     std::memset(record.name, 0, sizeof record.name);
     std::memcpy(record.name, name.data(), name.size());
@@ -51,6 +57,7 @@ Result<std::optional<FrameNumber>> TransactionState::look_up(const std::string& 
 }
 
 Result<std::shared_ptr<SpaceState>> TransactionState::named(const std::string& name) {
+    if (auto fine = store_->check_name_of_space(name); !fine) return std::unexpected(fine.error());
     auto frame = look_up(name);
     if (!frame) return std::unexpected(frame.error());
     if (!*frame)
@@ -206,11 +213,16 @@ Result<void> TransactionState::remove_space(const std::string& name) {
     if (auto joined = join_directory(); !joined) return joined;
     auto space = named(name);
     if (!space) return std::unexpected(space.error());
-    auto joined = join(*space);
+    return remove(*space, name);
+}
+
+Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
+                                      const std::string& name) {
+    auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     const table::Root& root = (*joined)->root;
     const auto table_metadata = session_.metadata(root.entry.frame());
-    const auto record_metadata = session_.metadata((*space)->record);
+    const auto record_metadata = session_.metadata(space->record);
     if (!table_metadata || !record_metadata)
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the root of space \"{}\" fails its checks; run `repair`",
@@ -219,11 +231,11 @@ Result<void> TransactionState::remove_space(const std::string& name) {
     // Both records go with the commit; the tables below follow by and by. The space record is
     // pushed first and so released last.
     session_.detach(format::LimboKind::space, {root.top(), root.owner, 0},
-                    {(*space)->record, record_metadata->generation});
+                    {space->record, record_metadata->generation});
     session_.detach(format::LimboKind::subtree, {root.top(), root.owner, 0},
                     {root.entry.frame(), table_metadata->generation});
     (*joined)->removed = true;
-    (*joined)->changed.add_all((*space)->levels);
+    (*joined)->changed.add_all(space->levels);
     names_[name] = std::nullopt;
     return {};
 }
@@ -231,7 +243,8 @@ Result<void> TransactionState::remove_space(const std::string& name) {
 bool TransactionState::has_names() const {
     return !names_.empty() || std::any_of(joined_.begin(), joined_.end(), [](const auto& joined) {
         return !joined.removed &&
-               (joined.annotations.changed() || joined.new_region || joined.new_quota);
+               (joined.annotations.changed() || joined.new_region || joined.new_quota ||
+                joined.new_file);
     });
 }
 
@@ -258,6 +271,7 @@ Result<void> TransactionState::apply_names(pool::TransactionScope& scope) {
         if (joined.new_name || joined.new_region || joined.new_quota ||
             changed.annotations_offset != record->annotations_offset)
             write_record(scope, record, changed);
+        if (joined.new_file) write_file_record(scope, record, *joined.new_file);
     }
     return {};
 }

@@ -168,6 +168,7 @@ Result<void> TransactionState::annotate(Joined& joined, PageRange pages,
 
 Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Range range,
                                    Protection protection, const MapOptions& options) {
+    if (options.file) return map_file(space, range, protection, options);
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     PageRange pages;
@@ -457,6 +458,7 @@ Result<void> TransactionState::commit() {
         if (joined.new_name) space.rename(*joined.new_name);
         if (joined.new_region) space.preferred_region = *joined.new_region;
         if (joined.new_quota) space.quota_pages = *joined.new_quota;
+        if (space.is_file) told_files(joined);
         if (joined.removed) {
             space.root_bits.store(0, std::memory_order_release);
             store_->forget_space(space.record);

@@ -10,6 +10,7 @@
 
 #include "holdfast/transaction.hpp"
 #include "space/annotations.hpp"
+#include "store/mapped_files.hpp"
 #include "store/store_state.hpp"
 #include "table/edit_session.hpp"
 #include "table/table_editor.hpp"
@@ -52,6 +53,19 @@ class TransactionState {
     Result<void> unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     Result<void> fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                       std::span<const std::byte> source);
+
+    // Of mapped files (transaction_files.cpp).
+    // The page, which was not touched yet, gets a frame: one of its own with these bytes, or the
+    // one that all share, which gets them if the file object has none yet. Nothing is done if the
+    // range is another by now.
+    Result<void> load_private(const std::shared_ptr<SpaceState>& space, VirtAddr address,
+                              const FilePage& of, std::span<const std::byte> content);
+    Result<void> load_shared(const std::shared_ptr<SpaceState>& space, VirtAddr address,
+                             const FilePage& of, std::span<const std::byte> content);
+    // The file object goes, with the pages it has in the pool. Nobody must map it.
+    Result<void> remove_file(format::OwnerId owner);
+    // What is known of the file is this from the commit on.
+    Result<void> set_file(const std::shared_ptr<SpaceState>& object, const KnownFile& known);
     std::expected<Translation, Fault> translate(const std::shared_ptr<SpaceState>& space,
                                                 VirtAddr address);
 
@@ -83,6 +97,7 @@ class TransactionState {
         std::optional<std::string> new_name = {};
         std::optional<std::uint8_t> new_region = {};  // as in the space record
         std::optional<std::uint64_t> new_quota = {};
+        std::optional<KnownFile> new_file = {};       // of a file object
     };
 
     // What it returns is good until the next space is joined.
@@ -96,6 +111,7 @@ class TransactionState {
                                                    table::TakenFrame record_frame,
                                                    table::TakenFrame root_table);
     Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
+    Result<void> remove(const std::shared_ptr<SpaceState>& space, const std::string& name);
     Result<std::shared_ptr<SpaceState>> named(const std::string& name);
     Result<format::OwnerId> next_owner();
     Result<void> check(const Joined& joined, const char* action, Range range,
@@ -126,8 +142,18 @@ class TransactionState {
     void adopt_pages(const Joined& joined);
     bool has_quota(const Joined& joined) const;
     Result<void> annotate(Joined& joined, table::PageRange pages, const MapOptions& options);
+    Result<void> map_file(const std::shared_ptr<SpaceState>& space, Range range,
+                          Protection protection, const MapOptions& options);
+    Result<std::shared_ptr<SpaceState>> file_space(const KnownFile& file);
+    Result<std::shared_ptr<SpaceState>> make_file(const KnownFile& file);
+    Result<void> join_both(const std::shared_ptr<SpaceState>& one,
+                           const std::shared_ptr<SpaceState>& other);
+    // Whether the page is of the file still.
+    Result<bool> is_still(Joined& joined, std::uint64_t page, const FilePage& of) const;
     Result<void> apply_names(pool::TransactionScope& scope);
     bool has_names() const;
+    // After a commit: the volatile side of a file object.
+    void told_files(const Joined& joined);
     // Keeps the error of a call that has left a part of itself in the session.
     Result<void> spoiled_by(Result<void> outcome);
     void let_go();

@@ -305,6 +305,30 @@ Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placeme
     }
 }
 
+Result<bool> TableEditor::fill_absent(std::uint64_t page, AbsentKind kind,
+                                      const std::function<Result<TakenFrame>()>& frame) {
+    auto found = find_to_edit(page);
+    const auto is_so = [&] {
+        return !found->entry.is_empty() && !found->entry.is_present() &&
+               found->entry.absent_kind() == kind;
+    };
+    while (found && is_so() && found->level > 1) {
+        const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
+        if (auto made = split_absent(found->table, position, found->slot, found->entry); !made)
+            return std::unexpected(made.error());
+        found = find_to_edit(page);
+    }
+    if (!found) return std::unexpected(found.error());
+    if (!is_so()) return false;
+    const auto taken = frame();
+    if (!taken) return std::unexpected(taken.error());
+    const TablePosition position{1, root_.owner, page / kEntriesPerTable};
+    link(found->table, found->slot,
+         Entry::leaf(taken->frame, found->entry.protection(), position.entry(found->slot),
+                     taken->generation));
+    return true;
+}
+
 // --- unmap ---
 
 Result<void> TableEditor::unmap(PageRange range) {

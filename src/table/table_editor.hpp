@@ -83,6 +83,11 @@ class TableEditor {
     // one if there is none.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {},
                           unsigned largest_level = format::kLeafLevelMax);
+    // Gives a page that is absent in that way the frame that is then asked for, whose content is
+    // ready, and which has one reference more for it. False if it is not so (any more); nobody is
+    // asked then.
+    Result<bool> fill_absent(std::uint64_t page, format::AbsentKind kind,
+                             const std::function<Result<TakenFrame>()>& frame);
     // Gives the page a frame of its own, with the same bytes, if forks or snapshots share the one
     // it has: it may then be written, if its mapping permits it.
     Result<void> unshare_page(std::uint64_t page, memory::Placement placement = {});

@@ -38,8 +38,10 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
         if (memory.host(entry.frame()) == nullptr) return FaultKind::no_region;
         return std::nullopt;
     }
-    if (metadata.kind == FrameKind::shared_data && position.level == 1 && entry.is_present())
-        return memory.out_of_reach(entry.frame());
+    if (metadata.kind == FrameKind::shared_data && position.level == 1 && entry.is_present()) {
+        if (const auto lost = memory.out_of_reach(entry.frame())) return lost;
+        return memory.file_out_of_reach(metadata.owner, metadata.index);
+    }
     if (metadata.kind != format::leaf_kind(position.level) || metadata.owner != position.owner ||
         metadata.index != child.first_page())
         return FaultKind::stale_entry;
@@ -198,7 +200,7 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
                     found.error().protection = entry.mapped_protection();
                     const memory::Region* region = memory.region_of(entry.frame());
                     if (region == nullptr) region = memory.replaced_region(entry.frame());
-                    found.error().region = region->index();
+                    if (!is_file_loss(*kind)) found.error().region = region->index();
                 }
                 return found;
             }

@@ -13,6 +13,7 @@ void add_fork_command(CLI::App& space, Context& context);
 void add_snapshot_commands(CLI::App& app, Context& context);  // snapshot create, list, …
 void add_mapping_commands(CLI::App& app, Context& context);  // map, unmap, protect, maps, translate
 void add_region_commands(CLI::App& app, Context& context);   // region add, list, detach, …
+void add_file_commands(CLI::App& app, Context& context);     // sync; file list, accept, forget
 void add_data_commands(CLI::App& app, Context& context);     // read, write
 void add_handle_commands(CLI::App& app, Context& context);   // handle, resolve
 void add_import_command(CLI::App& app, Context& context);

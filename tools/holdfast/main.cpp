@@ -22,6 +22,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     app.fallthrough();
     add_pool_commands(app, context);
     add_region_commands(app, context);
+    add_file_commands(app, context);
     add_space_commands(app, context);
     add_snapshot_commands(app, context);
     add_mapping_commands(app, context);

@@ -17,6 +17,8 @@ struct RangeArguments {
     std::uint64_t size_bytes = 0;
     Protection protection = protection::rw;
     MapOptions options;
+    // Of a file that is mapped; without a path, of none.
+    FileMapping file;
 
     Range range() const { return {address, size_bytes}; }
 };
@@ -39,8 +41,10 @@ Outcome change_space(const Context& context, const RangeArguments& arguments,
 }
 
 Outcome map(const Context& context, const RangeArguments& arguments) {
+    MapOptions options = arguments.options;
+    if (!arguments.file.path.empty()) options.file = arguments.file;
     return change_space(context, arguments, [&](Space& space) {
-        return space.map(arguments.range(), arguments.protection, arguments.options);
+        return space.map(arguments.range(), arguments.protection, options);
     });
 }
 
@@ -92,8 +96,10 @@ Outcome maps(const Context& context, const MapsArguments& arguments) {
                             {"resident_bytes", mapping.resident_bytes},
                             {"huge_bytes", mapping.huge_bytes},
                             {"name", mapping.name}});
-        else
-            text += maps_line(mapping) + '\n';
+        if (context.json && mapping.is_file)
+            list.back()["file"] = mapping.is_shared ? "shared" : "private";
+        if (context.json) continue;
+        text += maps_line(mapping) + '\n';
     }
     if (context.json)
         print_json(list);
@@ -154,6 +160,20 @@ void add_mapping_commands(CLI::App& app, Context& context) {
             command.add_flag("--guard", arguments.options.guard,
                              "reserve the range for nothing: every access is a fault");
             command.add_option("--name", arguments.options.name, "what `maps` shows for the range");
+            CLI::Option* const file =
+                command.add_option("--file", arguments.file.path,
+                                   "the range holds what this file does, from its first access on");
+            add_size(command, "--offset", arguments.file.offset,
+                     "where in the file the range begins (0)")
+                ->needs(file);
+            CLI::Option* const shared = command.add_flag(
+                "--shared", arguments.file.shared,
+                "all who map the file so see what is written; `sync` writes it back");
+            shared->needs(file);
+            command.add_flag("--private")
+                ->description("what is written is the space's own (as without it)")
+                ->needs(file)
+                ->excludes(shared);
             command.add_option("--region", arguments.options.region,
                                "the region to take frames from first (as the space prefers)");
         },

@@ -1,0 +1,290 @@
+// Writing back, and what becomes of a file that is not what it was: Space::sync and the calls of
+// Store on files (holdfast/file.hpp).
+//
+// The pool knows a file by its time of modification, which writing to it changes. So a sync is
+// three steps, each durable before the next:
+//   1. the file's record says that it is being written: its time means nothing from here on;
+//   2. the changed pages are written, and the file is synced;
+//   3. the record has the file's new time, and says that it is settled.
+// A crash before step 1 leaves file and record as they were. After it, up to step 3, the file may
+// have any of the pages; the next opening does not take offence at its time, the pool still has all
+// of them, and the next sync compares and writes them again. A crash after step 3 finds it done.
+// In the other order, with the pages before the record, a crash between the two would leave a file
+// whose time nobody knows: it would look as if others had written to it.
+#include "holdfast/file.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <set>
+#include <shared_mutex>
+
+#include "memory/reader_section.hpp"
+#include "space/annotations.hpp"
+#include "store/mapped_files.hpp"
+#include "store/store_state.hpp"
+#include "store/transaction_state.hpp"
+#include "table/visit.hpp"
+
+namespace holdfast {
+
+using detail::FileObject;
+using detail::KnownFile;
+using detail::StoreState;
+using detail::TransactionState;
+using format::FileRecord;
+using format::FileState;
+using table::PageRange;
+
+namespace {
+
+using PageBytes = std::array<std::byte, kPageSize>;
+
+// A page that is in the pool. Its frame stays as long as the file's `syncing` is held.
+struct LoadedPage {
+    std::uint64_t page = 0;
+    std::byte* bytes = nullptr;
+};
+
+// In ascending order; also those whose file is out of reach.
+std::vector<LoadedPage> loaded_pages(const StoreState& store, const detail::SpaceState& object,
+                                     PageRange pages) {
+    std::vector<LoadedPage> loaded;
+    table::Visitor visitor;
+    visitor.range = [&](const table::VisitedRange& visited) {
+        if (!visited.entry.is_present() || (visited.damage && !is_file_loss(*visited.damage)))
+            return;
+        std::byte* const host = store.memory.host(visited.entry.frame());
+        if (host != nullptr) loaded.push_back({visited.pages.begin, host});
+    };
+    const memory::ReaderSection section;
+    table::visit(store.memory, object.root(), pages, visitor);
+    return loaded;
+}
+
+Result<void> commit_known(const std::shared_ptr<detail::SpaceState>& object,
+                          const KnownFile& known) {
+    TransactionState transaction(object->store);
+    if (auto done = transaction.set_file(object, known); !done) return done;
+    return transaction.commit();
+}
+
+// How many bytes of the page the file has.
+std::size_t bytes_in_file(std::uint64_t page, std::uint64_t size_bytes) {
+    const std::uint64_t begin = page << kPageShift;
+    return begin >= size_bytes ? 0 : std::min<std::uint64_t>(kPageSize, size_bytes - begin);
+}
+
+Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pages) {
+    const std::scoped_lock lock(file.syncing());
+    const auto object = store.find_space(FileRecord::name_of(file.owner()));
+    if (!object) return std::unexpected(object.error());
+    auto opened = file.open(true);
+    if (!opened) return fail(ErrorCode::lost, "cannot sync " + opened.error().why);
+    const std::uint64_t size_bytes = opened->known.identity.size_bytes;
+    pages.end = std::min(pages.end, opened->known.pages());
+    std::vector<LoadedPage> changed;
+    if (pages.begin < pages.end) changed = loaded_pages(store, **object, pages);
+    PageBytes bytes{};
+    Result<void> read;
+    std::erase_if(changed, [&](const LoadedPage& each) {
+        const std::size_t size = bytes_in_file(each.page, size_bytes);
+        if (read) read = opened->file->read(each.page << kPageShift, std::span(bytes).first(size));
+        return std::memcmp(bytes.data(), each.bytes, size) == 0;
+    });
+    if (!read) return read;
+    KnownFile known = opened->known;
+    if (changed.empty() && known.state == FileState::settled) return {};
+    if (known.state != FileState::being_written) {
+        known.state = FileState::being_written;
+        if (auto marked = commit_known(*object, known); !marked) return marked;
+    }
+    for (const LoadedPage& each : changed) {
+        // Whoever writes to the page meanwhile may have it synced or not: from a copy, so that it
+        // is one of the two.
+        std::memcpy(bytes.data(), each.bytes, kPageSize);
+        const std::size_t size = bytes_in_file(each.page, size_bytes);
+        if (auto done = opened->file->write(each.page << kPageShift, std::span(bytes).first(size));
+            !done)
+            return done;
+    }
+    if (auto done = opened->file->sync(); !done) return done;
+    const auto now = opened->file->identity();
+    if (!now) return std::unexpected(now.error());
+    if (const auto trouble = difference(known, *now)) return fail(ErrorCode::lost, trouble->why);
+    known.identity = *now;
+    known.state = FileState::settled;
+    return commit_known(*object, known);
+}
+
+// The owners of the file objects that a space or a snapshot maps.
+Result<std::set<std::uint64_t>> mapped_files(StoreState& store) {
+    std::vector<std::string> names;
+    {
+        const std::shared_lock lock(store.directory_map);
+        store.visit_records([&](std::string_view name, const format::SpaceRecord* record) {
+            if (record != nullptr && record->kind != format::SpaceKind::file)
+                names.emplace_back(name);
+        });
+    }
+    std::set<std::uint64_t> owners;
+    for (const std::string& name : names) {
+        const auto space = store.find_space(name);
+        if (!space) continue;  // removed meanwhile, or damaged
+        const std::shared_lock lock((*space)->names);
+        const auto all = space::Annotations(*store.pool, (*space)->annotations)
+                             .in(table::all_pages((*space)->levels));
+        if (!all) return std::unexpected(all.error());
+        for (const format::Annotation& each : *all)
+            if (each.backing != format::Backing::none) owners.insert(each.file);
+    }
+    return owners;
+}
+
+Result<std::shared_ptr<FileObject>> file_of(StoreState& store, const std::string& path) {
+    {
+        const std::shared_lock lock(store.directory_map);
+        store.files.take_up(store.directory());
+    }
+    // A file that is gone has its path still.
+    const std::string canonical = memory::file_system().canonical(path).value_or(path);
+    for (const auto& object : store.files.all()) {
+        const auto known = object->known();
+        if (known && (known->path == path || known->path == canonical)) return object;
+    }
+    return fail(ErrorCode::not_found,
+                fmt::format("{}: {} is not mapped, and was not; `file list` shows what is",
+                            store.pool->path(), path));
+}
+
+}  // namespace
+
+Result<void> Space::sync(Range range) {
+    const Levels levels = state_->levels;
+    const VirtAddr last = range.start + (range.size_bytes - 1);
+    if (range.size_bytes == 0) return {};
+    if (last < range.start || VirtAddr::truncated(range.start.bits(), levels) != range.start ||
+        VirtAddr::truncated(last.bits(), levels) != last ||
+        range.start.bits() >> 63 != last.bits() >> 63)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("cannot sync {:#x}+{:#x}: it is no range of space \"{}\"",
+                                range.start.bits(), range.size_bytes, name()));
+    const PageRange pages{table::page_index(range.start, levels),
+                          table::page_index(last, levels) + 1};
+    std::vector<format::Annotation> found;
+    {
+        const std::shared_lock lock(state_->names);
+        auto in = space::Annotations(*state_->store->pool, state_->annotations).in(pages);
+        if (!in) return std::unexpected(in.error());
+        found = std::move(*in);
+    }
+    for (const format::Annotation& each : found) {
+        if (each.backing != format::Backing::shared_file) continue;
+        const auto file = state_->store->files.find(each.file);
+        if (!file)
+            return fail(ErrorCode::damaged,
+                        fmt::format("{}: a file that is mapped in space \"{}\" has lost its "
+                                    "record; run `verify`",
+                                    state_->store->pool->path(), name()));
+        const PageRange part{each.file_page(std::max(pages.begin, each.first_page)),
+                             each.file_page(std::min(pages.end, each.end_page()) - 1) + 1};
+        if (auto done = sync_pages(*state_->store, *file, part); !done) return done;
+    }
+    return {};
+}
+
+Result<std::vector<FileInfo>> Store::files() const {
+    const auto mapped = mapped_files(*state_);
+    if (!mapped) return std::unexpected(mapped.error());
+    {
+        const std::shared_lock lock(state_->directory_map);
+        state_->files.take_up(state_->directory());
+    }
+    std::vector<FileInfo> files;
+    for (const auto& file : state_->files.all()) {
+        const auto known = file->known();
+        FileInfo info;
+        info.is_mapped = mapped->contains(file->owner());
+        if (known) {
+            info.path = known->path;
+            info.size_bytes = known->identity.size_bytes;
+            info.is_syncing = known->state == FileState::being_written;
+        }
+        if (const auto opened = file->open(); !opened) {
+            info.trouble = opened.error().kind;
+            info.why = opened.error().why;
+        }
+        if (const auto object = state_->find_space(FileRecord::name_of(file->owner()))) {
+            const PageRange all = table::all_pages((*object)->levels);
+            info.resident_bytes = loaded_pages(*state_, **object, all).size() << kPageShift;
+        }
+        files.push_back(std::move(info));
+    }
+    std::sort(files.begin(), files.end(),
+              [](const FileInfo& a, const FileInfo& b) { return a.path < b.path; });
+    return files;
+}
+
+Result<void> Store::sync_file(const std::string& path) {
+    const auto file = file_of(*state_, path);
+    if (!file) return std::unexpected(file.error());
+    return sync_pages(*state_, **file, {0, ~std::uint64_t{0}});
+}
+
+// With the file's content, a crash in the middle leaves a record that says so: until the call is
+// repeated, each access is a fault, and nobody sees pages of before beside pages of after.
+Result<void> Store::accept_file(const std::string& path, FileContent content) {
+    const auto file = file_of(*state_, path);
+    if (!file) return std::unexpected(file.error());
+    const std::scoped_lock lock((*file)->syncing());
+    const auto object = state_->find_space(FileRecord::name_of((*file)->owner()));
+    if (!object) return std::unexpected(object.error());
+    auto known = (*file)->known();
+    if (!known) return fail(ErrorCode::damaged, path + ": its record is damaged; run `verify`");
+    auto opened = memory::file_system().open(known->path, false);
+    if (!opened) return std::unexpected(opened.error());
+    const auto now = (*opened)->identity();
+    if (!now) return std::unexpected(now.error());
+    if (content == FileContent::of_file) {
+        known->state = FileState::being_replaced;
+        if (auto marked = commit_known(*object, *known); !marked) return marked;
+        PageBytes bytes{};
+        for (const LoadedPage& each :
+             loaded_pages(*state_, **object, table::all_pages((*object)->levels))) {
+            if (auto read = (*opened)->read(each.page << kPageShift, bytes); !read) return read;
+            state_->pool->copy(each.bytes, bytes.data(), kPageSize);
+        }
+        state_->pool->drain();
+        const auto after = (*opened)->identity();
+        if (!after) return std::unexpected(after.error());
+        if (*after != *now)
+            return fail(ErrorCode::busy,
+                        fmt::format("{}: the file is being written by others; try again when they "
+                                    "have finished",
+                                    known->path));
+    }
+    known->identity = *now;
+    known->state = FileState::settled;
+    return commit_known(*object, *known);
+}
+
+Result<void> Store::forget_file(const std::string& path) {
+    const auto file = file_of(*state_, path);
+    if (!file) return std::unexpected(file.error());
+    const std::scoped_lock lock((*file)->syncing());
+    TransactionState transaction(state_);
+    if (auto done = transaction.remove_file((*file)->owner()); !done) return done;
+    // Whoever maps it from now on waits for this transaction: for the file's object, or, to have it
+    // by a fork, for the directory.
+    const auto mapped = mapped_files(*state_);
+    if (!mapped) return std::unexpected(mapped.error());
+    if (mapped->contains((*file)->owner()))
+        return fail(ErrorCode::busy,
+                    fmt::format("{}: {} is mapped; `maps` shows where, unmap it first",
+                                state_->pool->path(), path));
+    return transaction.commit();
+}
+
+}  // namespace holdfast

@@ -1,0 +1,426 @@
+// Shared mappings of files: who sees whose writes, what `sync` writes to the file, what is left
+// when it cannot or is killed, and how one goes on with a file that is not what it was.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <thread>
+
+#include "memory/backing_file.hpp"
+#include "support/files_fixture.hpp"
+
+namespace holdfast::test {
+namespace {
+
+using namespace holdfast::literals;
+using testing::HasSubstr;
+
+class FileSync : public MappedFiles {
+  protected:
+    // A space that maps all of the file, shared.
+    static Space map_shared(Store& store, const std::string& name, const std::string& file,
+                            std::uint64_t pages) {
+        Space space = value_of(store.create_space(name));
+        must(space.map({kPlace, pages * kPageSize}, protection::rw, mapping(file, true)));
+        return space;
+    }
+    static std::string read(const Space& space, std::uint64_t at, std::size_t size) {
+        return bytes_at(space, kPlace.bits() + at, size);
+    }
+};
+
+TEST_F(FileSync, SpacesSeeEachOthersWritesAndTheFileGetsThem) {
+    const std::string file = make("file", 3, 1000);
+    std::string expected = content(file);
+    {
+        Store store = pool_.create();
+        Space a = map_shared(store, "a", file, 4);
+        Space b = map_shared(store, "b", file, 4);
+        Space other = value_of(store.create_space("c"));
+        must(other.map({kPlace, kPageSize}, protection::rw, mapping(file)));
+        EXPECT_EQ(read(a, 0, 10), expected.substr(0, 10));
+        write(b, kPlace + 5, "from b");
+        EXPECT_EQ(read(a, 5, 6), "from b");
+        EXPECT_EQ(a.translate(kPlace)->physical, b.translate(kPlace)->physical);
+        // A private mapping has what the file would have, and then its own.
+        EXPECT_EQ(read(other, 5, 6), "from b");
+        write(other, kPlace + 5, "hidden");
+        EXPECT_EQ(read(a, 5, 6), "from b");
+        EXPECT_EQ(content(file), expected);
+        // The last page: what lies behind the end is kept here, and not written.
+        write(a, kPlace + (3 * kPageSize - 1003), "end and behind");
+        must(a.sync({kPlace, 4 * kPageSize}));
+        expected.replace(5, 6, "from b").replace(expected.size() - 3, 3, "end");
+        EXPECT_EQ(content(file), expected);
+        EXPECT_EQ(read(b, 3 * kPageSize - 1000, 11), " and behind");
+        write(a, kPlace + 2, "not synced");
+        expect_clean(store);
+    }
+    EXPECT_EQ(content(file), expected);
+    Store store = pool_.open();
+    Space a = value_of(store.open_space("a")), b = value_of(store.open_space("b"));
+    EXPECT_EQ(read(b, 2, 10), "not synced");
+    EXPECT_EQ(read(value_of(store.open_space("c")), 5, 6), "hidden");
+    write(b, kPlace + kPageSize, "again");
+    EXPECT_EQ(read(a, kPageSize, 5), "again");
+    // Of a part of the range only that part.
+    must(b.sync({kPlace + kPageSize, 1}));
+    expected.replace(kPageSize, 5, "again");
+    EXPECT_EQ(content(file), expected);
+    must(store.sync_file(file));
+    expected.replace(2, 10, "not synced");
+    EXPECT_EQ(content(file), expected);
+    expect_clean(store);
+}
+
+TEST_F(FileSync, ASyncWithNothingToDoChangesNothing) {
+    const std::string file = make("file", 2);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 2);
+    EXPECT_EQ(read(a, 0, 4), "file");
+    const auto before = fs::last_write_time(file);
+    must(a.sync({kPlace, 2 * kPageSize}));
+    must(a.sync({VirtAddr(0x9000), kPageSize}));  // nothing is mapped there
+    EXPECT_EQ(fs::last_write_time(file), before);
+    EXPECT_EQ(a.sync({VirtAddr(0x8000'0000'0000), kPageSize}).error().code,
+              ErrorCode::invalid_argument);
+}
+
+TEST_F(FileSync, ForksAndSnapshotsGoOnSharing) {
+    const std::string file = make("file", 3);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 3);
+    Space p = value_of(store.create_space("p"));
+    must(p.map({kPlace, 3 * kPageSize}, protection::rw, mapping(file)));
+    write(a, kPlace, "early");
+    EXPECT_EQ(read(p, kPageSize, 4), "file");
+    Space b = value_of(store.fork_space("a", "b"));
+    Space snapshot = value_of(store.create_snapshot("a", "s"));
+    Space q = value_of(store.fork_space("p", "q"));
+    Space old = value_of(store.create_snapshot("p", "ps"));
+    // Pages that had been loaded, and one that was not.
+    write(b, kPlace, "later");
+    write(b, kPlace + 2 * kPageSize, "fresh");
+    EXPECT_EQ(read(a, 0, 5), "later");
+    EXPECT_EQ(read(a, 2 * kPageSize, 5), "fresh");
+    EXPECT_EQ(read(snapshot, 0, 5), "later");
+    EXPECT_EQ(read(snapshot, 2 * kPageSize, 5), "fresh");
+    EXPECT_EQ(fault_at(snapshot, kPlace + 2 * kPageSize), FaultKind::file_backed);
+    write(q, kPlace + kPageSize, "mine");
+    EXPECT_EQ(read(p, kPageSize, 4), "file");
+    EXPECT_EQ(read(old, kPageSize, 4), "file");
+    EXPECT_EQ(read(old, 2 * kPageSize, 5), "fresh");
+    EXPECT_EQ(fault_at(old, kPlace), FaultKind::file_backed);
+    EXPECT_EQ(snapshot.fault(kPlace + 2 * kPageSize, protection::r).error().code,
+              ErrorCode::permission_denied);
+    must(b.sync({kPlace, 3 * kPageSize}));
+    EXPECT_EQ(content(file).substr(0, 5), "later");
+    must(store.rollback("p", "ps"));
+    must(store.remove_space("a"));
+    must(store.remove_space("b"));
+    value_of(store.release_limbo());
+    EXPECT_EQ(read(snapshot, 0, 5), "later");
+    expect_clean(store);
+}
+
+TEST_F(FileSync, AFileThatIsNotWhatItWasIsAFaultAlsoForPagesInThePool) {
+    for (const FaultKind kind : {FaultKind::file_missing, FaultKind::file_truncated,
+                                 FaultKind::file_changed, FaultKind::file_replaced}) {
+        SCOPED_TRACE(to_string(kind));
+        const std::string file = make("file", 3);
+        const TemporaryPool pool;
+        {
+            Store store = pool.create();
+            Space a = map_shared(store, "a", file, 3);
+            write(a, kPlace + kPageSize, "written");
+        }
+        if (kind == FaultKind::file_missing) fs::rename(file, file + ".away");
+        if (kind == FaultKind::file_truncated) fs::resize_file(file, kPageSize);
+        if (kind == FaultKind::file_changed) touch(file);
+        if (kind == FaultKind::file_replaced) {
+            fs::copy_file(file, file + ".new");
+            fs::rename(file + ".new", file);
+        }
+        {
+            Store store = pool.open();
+            Space a = value_of(store.open_space("a"));
+            for (int repeated = 0; repeated < 20; ++repeated)
+                EXPECT_EQ(fault_at(a, kPlace + kPageSize), kind);
+            EXPECT_EQ(fault_at(a, kPlace), kind);
+            std::byte byte{};
+            for (const Result<void>& refused :
+                 {a.read(kPlace + kPageSize, {&byte, 1}), a.write(kPlace + kPageSize, {&byte, 1}),
+                  a.sync({kPlace, 3 * kPageSize})}) {
+                EXPECT_EQ(error_of(refused).code, ErrorCode::lost);
+                EXPECT_THAT(error_of(refused).message, HasSubstr(file));
+            }
+            const auto files = value_of(store.files());
+            ASSERT_EQ(files.size(), 1U);
+            EXPECT_EQ(files[0].trouble, kind);
+            EXPECT_EQ(files[0].resident_bytes, kPageSize);
+            // Damage of no structure: pages that are lost as long as it is so.
+            const VerifyReport report = store.verify();
+            EXPECT_FALSE(report.clean());
+            for (const Finding& each : report.findings) EXPECT_EQ(each.what, "lost page");
+            // It is back: so are the pages, in this very opening.
+            if (kind != FaultKind::file_missing) continue;
+            fs::rename(file + ".away", file);
+            EXPECT_EQ(read(a, kPageSize, 7), "written");
+            expect_clean(store);
+        }
+    }
+}
+
+TEST_F(FileSync, GoingOnWithAChangedFile) {
+    for (const FileContent kept : {FileContent::of_file, FileContent::of_pool}) {
+        SCOPED_TRACE(kept == FileContent::of_file ? "of_file" : "of_pool");
+        const std::string file = make("file", 3);
+        const TemporaryPool pool;
+        {
+            Store store = pool.create();
+            Space a = map_shared(store, "a", file, 3);
+            write(a, kPlace, "in the pool");
+            write(a, kPlace + 2 * kPageSize, "in the pool");
+        }
+        {
+            std::ofstream(file, std::ios::binary | std::ios::trunc) << page_of("others'", 7);
+        }
+        Store store = pool.open();
+        Space a = value_of(store.open_space("a"));
+        Space b = value_of(store.create_space("b"));
+        EXPECT_EQ(fault_at(a, kPlace), FaultKind::file_truncated);
+        const Error again =
+            error_of(b.map({kPlace, kPageSize}, protection::rw, mapping(file, true)));
+        EXPECT_EQ(again.code, ErrorCode::lost);
+        must(store.accept_file(file, kept));
+        const std::string expected =
+            kept == FileContent::of_file ? "others' page 7." : "in the pool";
+        EXPECT_EQ(read(a, 0, expected.size()), expected);
+        must(b.map({kPlace, kPageSize}, protection::rw, mapping(file, true)));
+        EXPECT_EQ(read(b, 0, expected.size()), expected);
+        // A page that is no page of the file any more, in the pool or not.
+        EXPECT_EQ(fault_at(a, kPlace + 2 * kPageSize), FaultKind::file_truncated);
+        EXPECT_EQ(fault_at(a, kPlace + kPageSize), FaultKind::file_end);
+        must(a.sync({kPlace, 3 * kPageSize}));
+        EXPECT_EQ(content(file).substr(0, expected.size()), expected);
+        EXPECT_EQ(fs::file_size(file), kPageSize);
+        must(a.unmap({kPlace + 2 * kPageSize, kPageSize}));
+    }
+}
+
+TEST_F(FileSync, AFileIsForgottenWhenNobodyMapsIt) {
+    const std::string file = make("file", 3);
+    Store store = pool_.create();
+    const std::uint64_t free_before = store.verify().frames_free;
+    Space a = map_shared(store, "a", file, 3);
+    write(a, kPlace, "text");
+    const Error busy = error_of(store.forget_file(file));
+    EXPECT_EQ(busy.code, ErrorCode::busy);
+    EXPECT_EQ(error_of(store.forget_file(path("other"))).code, ErrorCode::not_found);
+    value_of(store.create_snapshot("a", "s"));
+    must(store.remove_space("a"));
+    EXPECT_EQ(error_of(store.forget_file(file)).code, ErrorCode::busy);  // the snapshot's
+    must(store.remove_space("s"));
+    ASSERT_EQ(value_of(store.files()).size(), 1U);
+    EXPECT_FALSE(value_of(store.files())[0].is_mapped);
+    // What was written is there still.
+    Space b = map_shared(store, "b", file, 3);
+    EXPECT_EQ(read(b, 0, 4), "text");
+    must(b.unmap({kPlace, 3 * kPageSize}));
+    must(store.forget_file(file));
+    EXPECT_TRUE(value_of(store.files()).empty());
+    must(store.remove_space("b"));
+    value_of(store.release_limbo());
+    EXPECT_EQ(store.verify().frames_free, free_before);
+    expect_clean(store);
+    Space c = map_shared(store, "c", file, 3);
+    EXPECT_EQ(read(c, 0, 4), "file");
+}
+
+TEST_F(FileSync, TwoNamesOfOneFileAreOne) {
+    const std::string file = make("file", 2);
+    fs::create_hard_link(file, path("link"));
+    fs::create_symlink(file, path("symbolic"));
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 2);
+    Space b = map_shared(store, "b", path("link"), 2);
+    Space c = map_shared(store, "c", path("symbolic"), 2);
+    write(a, kPlace, "once");
+    EXPECT_EQ(read(b, 0, 4), "once");
+    EXPECT_EQ(read(c, 0, 4), "once");
+    EXPECT_EQ(value_of(store.files()).size(), 1U);
+}
+
+TEST_F(FileSync, ThreadsLoadTheSamePages) {
+    constexpr std::uint64_t kPages = 64;
+    const std::string file = make("file", kPages);
+    Store store = pool_.create();
+    std::vector<Space> spaces;
+    for (const char* name : {"a", "b", "c"})
+        spaces.push_back(map_shared(store, name, file, kPages));
+    {
+        std::vector<std::jthread> threads;
+        for (unsigned thread = 0; thread < 4; ++thread)
+            threads.emplace_back([&, thread] {
+                Space space = spaces[thread % spaces.size()];
+                for (std::uint64_t page = 0; page < kPages; ++page) {
+                    const VirtAddr at = kPlace + page * kPageSize + 64 * thread + 1024;
+                    const std::uint64_t word = page << 8 | thread;
+                    must(space.write(at, std::as_bytes(std::span(&word, 1))));
+                }
+            });
+        threads.emplace_back([&] {
+            for (int i = 0; i < 20; ++i) must(store.sync_file(file));
+        });
+    }
+    for (std::uint64_t page = 0; page < kPages; ++page)
+        for (std::uint64_t thread = 0; thread < 4; ++thread) {
+            std::uint64_t word = 0;
+            must(spaces[0].read(kPlace + page * kPageSize + 64 * thread + 1024,
+                                std::as_writable_bytes(std::span(&word, 1))));
+            EXPECT_EQ(word, page << 8 | thread);
+        }
+    EXPECT_EQ(value_of(store.files())[0].resident_bytes, kPages * kPageSize);
+    must(store.sync_file(file));
+    EXPECT_EQ(content(file), read(spaces[1], 0, kPages * kPageSize));
+    expect_clean(store);
+}
+
+// --- a full disk, and death ---
+
+TEST_F(FileSync, AFullDiskLosesNothing) {
+    const fs::path small = folder_ / "small";
+    fs::create_directory(small);
+    if (mount("none", small.c_str(), "tmpfs", 0, "size=64k") != 0)
+        GTEST_SKIP() << "a small file system cannot be mounted here: " << std::strerror(errno);
+    const std::string file = small / "file", other = small / "other";
+    {
+        std::ofstream made(file, std::ios::binary);
+    }
+    fs::resize_file(file, 12 * kPageSize);  // with holes
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 12);
+    for (std::uint64_t page = 0; page < 12; ++page)
+        write(a, kPlace + page * kPageSize, fmt::format("page {:02}", page));
+    {
+        std::ofstream fills(other, std::ios::binary);
+        fills << std::string(10 * kPageSize, 'x');
+    }
+    for (int repeated = 0; repeated < 2; ++repeated) {
+        const Error error = error_of(a.sync({kPlace, 12 * kPageSize}));
+        EXPECT_EQ(error.code, ErrorCode::no_space) << error.message;
+        EXPECT_THAT(error.message, HasSubstr("nothing is lost"));
+        for (std::uint64_t page = 0; page < 12; ++page)
+            EXPECT_EQ(read(a, page * kPageSize, 7), fmt::format("page {:02}", page));
+    }
+    EXPECT_TRUE(value_of(store.files())[0].is_syncing);
+    fs::remove(other);
+    must(a.sync({kPlace, 12 * kPageSize}));
+    EXPECT_FALSE(value_of(store.files())[0].is_syncing);
+    const std::string now = content(file);
+    for (std::uint64_t page = 0; page < 12; ++page)
+        EXPECT_EQ(now.substr(page * kPageSize, 7), fmt::format("page {:02}", page));
+    umount2(small.c_str(), MNT_DETACH);
+}
+
+// The system's files, until the process is killed after so many steps.
+class DyingFiles final : public memory::FileSystem {
+  public:
+    explicit DyingFiles(unsigned steps) : steps_(steps) {}
+    Result<std::string> canonical(const std::string& path) override {
+        return system_.canonical(path);
+    }
+    Result<std::unique_ptr<memory::BackingFile>> open(const std::string& path,
+                                                      bool to_write) override {
+        auto file = system_.open(path, to_write);
+        if (!file) return file;
+        return std::make_unique<File>(*this, std::move(*file));
+    }
+
+  private:
+    class File final : public memory::BackingFile {
+      public:
+        File(DyingFiles& files, std::unique_ptr<memory::BackingFile> file)
+            : files_(files), file_(std::move(file)) {}
+        Result<memory::FileIdentity> identity() override { return file_->identity(); }
+        Result<void> read(std::uint64_t offset, std::span<std::byte> to) override {
+            return file_->read(offset, to);
+        }
+        Result<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
+            files_.step();
+            return file_->write(offset, from);
+        }
+        Result<void> sync() override {
+            files_.step();
+            auto done = file_->sync();
+            files_.step();
+            return done;
+        }
+
+      private:
+        DyingFiles& files_;
+        std::unique_ptr<memory::BackingFile> file_;
+    };
+    void step() {
+        if (steps_-- == 0) raise(SIGKILL);
+    }
+    memory::FileSystem& system_ = memory::file_system();
+    unsigned steps_;
+};
+
+// Killed before each step of a sync: the next opening finds all that was written, takes no offence
+// at the file, and syncs it.
+TEST_F(FileSync, KilledAtEachStep) {
+    bool finished = false;
+    for (unsigned steps = 0; !finished; ++steps) {
+        SCOPED_TRACE(steps);
+        ASSERT_LT(steps, 20U);
+        const std::string file = make("file", 3);
+        const TemporaryPool pool;
+        {
+            Store store = pool.create();
+            Space a = map_shared(store, "a", file, 3);
+            write(a, kPlace, "first");
+            write(a, kPlace + 2 * kPageSize, "third");
+        }
+        const pid_t child = fork();
+        if (child == 0) {
+            DyingFiles files(steps);
+            memory::replace_file_system(&files);
+            Store store = pool.open();
+            _exit(store.sync_file(file) ? 0 : 1);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        finished = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+        ASSERT_TRUE(finished || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+        {
+            Store store = pool.open();
+            Space a = value_of(store.open_space("a"));
+            EXPECT_EQ(read(a, 0, 5), "first");
+            EXPECT_EQ(read(a, kPageSize, 6), "file p");
+            EXPECT_EQ(read(a, 2 * kPageSize, 5), "third");
+            EXPECT_EQ(value_of(store.files())[0].is_syncing, !finished);
+            must(a.sync({kPlace, 3 * kPageSize}));
+            EXPECT_FALSE(value_of(store.files())[0].is_syncing);
+            expect_clean(store);
+        }
+        const std::string now = content(file);
+        EXPECT_EQ(now.substr(0, 5), "first");
+        EXPECT_EQ(now.substr(2 * kPageSize, 5), "third");
+        // And what others write from now on is noticed.
+        touch(file);
+        Store store = pool.open();
+        EXPECT_EQ(fault_at(value_of(store.open_space("a")), kPlace), FaultKind::file_changed);
+    }
+}
+
+}  // namespace
+}  // namespace holdfast::test
