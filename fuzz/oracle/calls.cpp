@@ -13,12 +13,36 @@ namespace holdfast::oracle {
 using Verb = Call::Verb;
 
 std::string Call::to_string() const {
-    constexpr std::array kNames = {
-        "create",       "fork",     "snapshot",  "rollback", "rename",      "remove",
-        "map",          "map_lazy", "map_guard", "map_huge", "lazy_huge",   "promote",
-        "map_shared",   "unmap",    "protect",   "write",    "map_file",    "map_file_shared",
-        "fault",        "sync",     "mark",      "prefer",   "grow",        "release_limbo",
-        "add_volatile", "detach",   "attach",    "move",     "finish_moves"};
+    constexpr std::array kNames = {"create",
+                                   "fork",
+                                   "snapshot",
+                                   "rollback",
+                                   "rename",
+                                   "remove",
+                                   "map",
+                                   "map_lazy",
+                                   "map_guard",
+                                   "map_huge",
+                                   "lazy_huge",
+                                   "promote",
+                                   "map_stack",
+                                   "map_shared",
+                                   "unmap",
+                                   "protect",
+                                   "write",
+                                   "map_file",
+                                   "map_file_shared",
+                                   "fault",
+                                   "sync",
+                                   "mark",
+                                   "prefer",
+                                   "grow",
+                                   "release_limbo",
+                                   "add_volatile",
+                                   "detach",
+                                   "attach",
+                                   "move",
+                                   "finish_moves"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -37,13 +61,13 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
                                                       0xffff'ffff'ffc0'0000};
     constexpr std::array<std::uint64_t, 8> kPages = {1, 1, 2, 5, 40, 512, 700, 1300};
     constexpr std::array<const char*, 3> kSpaces = {"a", "b", "c"};
-    constexpr std::array<Verb, 27> kVerbs = {
-        Verb::map_huge, Verb::map_guard, Verb::fork,       Verb::fork,    Verb::fork,
-        Verb::snapshot, Verb::rollback,  Verb::create,     Verb::create,  Verb::rename,
-        Verb::remove,   Verb::map,       Verb::map,        Verb::map,     Verb::map,
-        Verb::map_lazy, Verb::map_lazy,  Verb::map_shared, Verb::unmap,   Verb::unmap,
-        Verb::unmap,    Verb::protect,   Verb::protect,    Verb::protect, Verb::write,
-        Verb::write,    Verb::write};
+    constexpr std::array<Verb, 29> kVerbs = {
+        Verb::map_stack, Verb::map_stack, Verb::map_huge, Verb::map_guard, Verb::fork,
+        Verb::fork,      Verb::fork,      Verb::snapshot, Verb::rollback,  Verb::create,
+        Verb::create,    Verb::rename,    Verb::remove,   Verb::map,       Verb::map,
+        Verb::map,       Verb::map,       Verb::map_lazy, Verb::map_lazy,  Verb::map_shared,
+        Verb::unmap,     Verb::unmap,     Verb::unmap,    Verb::protect,   Verb::protect,
+        Verb::protect,   Verb::write,     Verb::write,    Verb::write};
     Calls calls;
     const std::uint64_t count = below(4) == 0 ? 2 + below(3) : 1;
     while (calls.size() < count) {
@@ -152,6 +176,8 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
                                    .offset = call.word * kPageSize,
                                    .shared = call.verb == Verb::map_file_shared};
     }
+    if (call.verb == Verb::map_stack)
+        options.grows_down = GrowsDown{.guard_bytes = kStackGuardPages * kPageSize};
     switch (call.verb) {
         case Verb::map:
         case Verb::map_lazy:
@@ -160,6 +186,7 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
         case Verb::lazy_huge:
         case Verb::map_file:
         case Verb::map_file_shared:
+        case Verb::map_stack:
             return transaction != nullptr
                        ? transaction->map(*space, call.range, call.protection, options)
                        : space->map(call.range, call.protection, options);
@@ -264,6 +291,8 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
                                   call.verb == Verb::lazy_huge);
         case Verb::promote:
             return model.promote(call.space, call.range);
+        case Verb::map_stack:
+            return model.map_stack(call.space, call.range, call.protection, kStackGuardPages);
         case Verb::map_shared:
             if (!model.spaces.contains(call.other)) return ErrorCode::not_found;
             return model.map_shared(call.space, call.range, call.protection, call.other,

@@ -29,6 +29,7 @@ struct Call {
         map_huge,   // pages of 2 MiB
         lazy_huge,  // demand-zero, to be pages of 2 MiB
         promote,    // to pages of 2 MiB
+        map_stack,  // that has one page at first
         map_shared,
         unmap,
         protect,
@@ -60,6 +61,9 @@ struct Call {
     // Whether it is a store's alone: no space is different after it, and no transaction has it.
     bool is_of_store() const { return verb >= Verb::grow; }
 };
+
+// Of a stack that `map_stack` makes.
+inline constexpr std::uint64_t kStackGuardPages = 2;
 
 // One call, or several that are to be one transaction.
 using Calls = std::vector<Call>;

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <array>
 #include <map>
 #include <set>
+
+#include "holdfast/inspect.hpp"
 
 namespace holdfast::oracle {
 namespace {
@@ -64,15 +67,25 @@ class Comparison {
                 continue;
             }
             std::uint64_t word = ~std::uint64_t{0};
-            const auto read = space->read(address, std::as_writable_bytes(std::span(&word, 1)));
+            // Looked at by who does not make a stack grow.
+            const std::array look = {
+                PeekPiece{address, std::as_writable_bytes(std::span(&word, 1))}};
+            const auto unread = peek(*space, look).fault;
             around.insert(page - 1);
             around.insert(page + 1);
             if (wanted.guard) {
-                if (found || found.error().kind != FaultKind::guard || read)
+                if (found || found.error().kind != FaultKind::guard || !unread)
                     differ(fmt::format("{}: {:#x} should be a guard", name, address.bits()));
                 continue;
             }
-            if (!read) differ(read.error().message);
+            if (wanted.stack_gap != 0) {
+                if (found || found.error().kind != FaultKind::stack_room || !unread ||
+                    found.error().protection != wanted.protection)
+                    differ(
+                        fmt::format("{}: {:#x} should be room of a stack", name, address.bits()));
+                continue;
+            }
+            if (unread) differ(fmt::format("{}: {}", name, unread->to_string()));
             if (wanted.frame == 0 && wanted.may_have_frame && found) {
                 ++resident;
                 if (word != 0 || (found->copy_on_write ? found->protection | protection::w

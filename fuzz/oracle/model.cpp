@@ -119,6 +119,21 @@ std::optional<ErrorCode> Model::promote(const std::string& name, Range range) {
     return std::nullopt;
 }
 
+std::optional<ErrorCode> Model::map_stack(const std::string& name, Range range,
+                                          Protection protection, std::uint64_t guard_pages) {
+    ModelSpace& space = spaces.at(name);
+    if (const auto error = check(space, range, protection)) return error;
+    if (range.pages() < guard_pages + 1) return ErrorCode::invalid_argument;
+    if (const auto error = map(name, range, protection, true)) return error;
+    const std::uint64_t first = range.start.bits() >> 12;
+    for (std::uint64_t page = first; page < first + range.pages() - 1; ++page)
+        if (page < first + guard_pages)
+            space.pages[page] = {.protection = {}, .guard = true};
+        else
+            space.pages[page].stack_gap = guard_pages;
+    return std::nullopt;
+}
+
 std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
                                            Protection protection, const std::string& source,
                                            Range source_range) {
@@ -178,6 +193,19 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
                    : ErrorCode::permission_denied;
     }
     if (space.is_snapshot) return ErrorCode::permission_denied;
+    if (const std::uint64_t gap = page->second.stack_gap; gap != 0) {
+        for (auto below = page; below != space.pages.begin();) {
+            --below;
+            if (below->first + gap < page->first) break;
+            if (!below->second.guard && below->second.stack_gap == 0)
+                return ErrorCode::permission_denied;
+        }
+        std::uint64_t last = page->first;
+        for (auto each = page;
+             each != space.pages.end() && each->first == last && each->second.stack_gap != 0;
+             ++each, ++last)
+            each->second.stack_gap = 0;
+    }
     if (const auto error = load(name, address)) return error;
     contents[page->second.frame] = word;
     return std::nullopt;

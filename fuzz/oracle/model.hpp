@@ -30,6 +30,8 @@ struct ModelPage {
     bool may_have_frame = false;
     FilePlace file = {};
     bool is_shared_file = false;
+    // Not 0: what a stack may grow into, and how many pages stay between it and others.
+    std::uint64_t stack_gap = 0;
 };
 
 struct ModelSpace {
@@ -63,6 +65,9 @@ class Model {
     std::optional<ErrorCode> map_huge(const std::string& name, Range range, Protection protection,
                                       bool lazy);
     std::optional<ErrorCode> promote(const std::string& name, Range range);
+    // A stack that has one page at first, and a guard of so many.
+    std::optional<ErrorCode> map_stack(const std::string& name, Range range, Protection protection,
+                                       std::uint64_t guard_pages);
     std::optional<ErrorCode> unmap(const std::string& name, Range range);
     std::optional<ErrorCode> protect(const std::string& name, Range range, Protection protection);
     // Writes the first word of a page.

@@ -93,11 +93,9 @@ class Words {
 
 using NamedVerb = std::pair<std::string_view, Verb>;
 // Calls with a range and a protection, and with a range alone.
-constexpr NamedVerb kMappings[] = {{"map", Verb::map},
-                                   {"lazy", Verb::map_lazy},
-                                   {"huge", Verb::map_huge},
-                                   {"lazy_huge", Verb::lazy_huge},
-                                   {"protect", Verb::protect}};
+constexpr NamedVerb kMappings[] = {{"map", Verb::map},         {"lazy", Verb::map_lazy},
+                                   {"huge", Verb::map_huge},   {"lazy_huge", Verb::lazy_huge},
+                                   {"stack", Verb::map_stack}, {"protect", Verb::protect}};
 constexpr NamedVerb kRanges[] = {{"unmap", Verb::unmap},
                                  {"handle", Verb::mark},
                                  {"guard", Verb::map_guard},
@@ -293,6 +291,7 @@ std::string text_of(const Call& call) {
         case Verb::map_lazy:
         case Verb::map_huge:
         case Verb::lazy_huge:
+        case Verb::map_stack:
         case Verb::protect:
             return fmt::format("{} {} {} {}",
                                std::ranges::find(kMappings, call.verb, &NamedVerb::second)->first,

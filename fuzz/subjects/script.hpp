@@ -15,6 +15,7 @@
 //     mapfile SPACE ADDRESS PAGES PROT FILE FIRSTPAGE [shared]
 //     fault SPACE ADDRESS                 a first access, to read
 //     sync SPACE ADDRESS PAGES            to the files that are mapped shared there
+//     stack SPACE ADDRESS PAGES PROT      of at most so many; one is mapped, two are its guard
 //     share SPACE ADDRESS PAGES PROT SOURCE ADDRESS PAGES
 //     unmap SPACE ADDRESS PAGES
 //     protect SPACE ADDRESS PAGES PROT

@@ -165,6 +165,23 @@ const std::vector<NamedWorkload>& workloads() {
             operations
             promote a 0x40200000 512
         )"},
+        {"stack", "a stack, that grows over the edge of a table, and then within one", R"(
+            create a
+            map a 0x40000000 1 rw
+            operations
+            stack a 0x401e0000 40 rw
+            write a 0x401fe000 7
+            write a 0x401fb000 8
+        )"},
+        {"stack_fork", "a stack of many tables that grows in a fork", R"(
+            create a
+            stack a 0x40000000 2000 rw
+            write a 0x407cf000 7
+            fork a b
+            operations
+            write b 0x40600000 8
+            write a 0x407c0000 9
+        )"},
         {"map_shared", "frames of another space", R"(
             create a
             create b

@@ -30,6 +30,7 @@ enum class FaultKind : std::uint8_t {
     swapped,           // the page is in the swap file
     file_backed,       // the page is in a file and was not loaded yet
     file_end,          // the page lies behind the end of its file
+    stack_room,        // below what a stack has of its range so far: an access makes it grow
     damaged_entry,     // the entry's tag does not fit its bits, its slot or its level
     stale_entry,       // the frame was freed, or reused by somebody else, since the entry was made
     wrong_table,       // a table that belongs elsewhere: other level, owner or index

@@ -50,8 +50,17 @@ struct Mapping {
     std::uint64_t huge_bytes = 0;      // how much of the resident ones in pages of 2 MiB or 1 GiB
     bool is_file = false;              // of the file `name`, from `name_offset` on
     bool is_shared = false;            // the same, shared
+    bool stack_room = false;           // what a stack may still grow into (MapOptions::grows_down)
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
+};
+
+// A stack. Of the range it has the top at first, as demand-zero pages; an access below makes it
+// grow down to the accessed page, as Linux's stacks do. The lowest pages of the range are guard
+// pages, and as many pages stay between the stack and whatever else is mapped below it.
+struct GrowsDown {
+    std::uint64_t mapped_bytes = kPageSize;
+    std::uint64_t guard_bytes = 256 * kPageSize;  // Linux's stack_guard_gap
 };
 
 // What `map` may be told besides range and protection.
@@ -68,6 +77,13 @@ struct MapOptions {
     // it is first written is made of smaller ones. What is unmapped or protected may be a part of
     // such a page, which is then split; `promote` is the way back.
     PageSize page_size = PageSize::size_4KiB;
+    // Map a stack, whose greatest size is the range's, guard included. Nothing else can be mapped
+    // in the range. Room that it has not grown into counts as mapped, but for nobody's access:
+    // FaultKind::stack_room, which `fault`, `read` and `write` resolve by growing, in one commit
+    // with the page's frame, if it is to have one; FaultKind::guard, where the stack would come too
+    // near to another mapping. Errors of `map` besides: invalid_argument (no multiples of 4096, no
+    // guard, a range too small for both).
+    std::optional<GrowsDown> grows_down = {};
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};
     std::uint64_t name_offset = 0;
@@ -140,8 +156,9 @@ class Space {
 
     // Copies bytes out of the space; demand-zero pages read as zeros without getting a frame, and
     // swapped ones are read where they are; those of files are loaded (from a snapshot, read each
-    // time). Errors: not_mapped, lost, permission_denied, damaged; the message has the first address
-    // that failed, and what stands in `destination` is then unspecified.
+    // time). A stack grows down to what is read (`peek` in inspect.hpp looks and changes nothing).
+    // Errors: not_mapped, lost, permission_denied, damaged; the message has the first address that
+    // failed, and what stands in `destination` is then unspecified.
     Result<void> read(VirtAddr address, std::span<std::byte> destination) const;
 
     // Copies bytes into the space; demand-zero pages get a frame, and shared ones a frame of their
@@ -161,8 +178,9 @@ class Space {
 
     // Makes the access possible that has just failed, as a page fault handler does: a demand-zero
     // page gets a frame of zeros, a page of a file one with what that holds, a page that is copied
-    // on write one of its own, a swapped one is brought back. Durable on return. Nothing to do is
-    // success. Errors: as `write`, and no_space, lost (the file is not what it was).
+    // on write one of its own, a swapped one is brought back, and a stack grows down to the page.
+    // Durable on return. Nothing to do is success. Errors: as `write`, and no_space, lost (the file
+    // is not what it was).
     Result<void> fault(VirtAddr address, Protection access);
 
     // The bytes of one mapped page, in place, to be written whatever its protection; a page that is

@@ -61,6 +61,8 @@ enum class AbsentKind : std::uint8_t {
     guard = 2,
     swapped = 3,
     file_backed = 4,
+    stack_room =
+        5,  // what a stack may grow into; payload: the pages that stay between it and others
 };
 
 // Whether a writable mapping may be written where it is, or has to be copied first.

@@ -56,7 +56,9 @@ class Exporter {
             if (is_lost && !options_.salvage) return damaged(mapping.range);
             if (is_lost) lose(mapping.range);
             total_bytes += mapping.range.size_bytes;
-            segments.push_back({mapping.range, mapping.protection, is_lost,
+            // What a stack may grow into is for nobody yet, as a guard is.
+            const Protection protection = mapping.stack_room ? Protection() : mapping.protection;
+            segments.push_back({mapping.range, protection, is_lost,
                                 is_lost ? std::string() : std::move(mapping.name),
                                 mapping.name_offset});
         }

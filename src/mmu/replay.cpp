@@ -70,8 +70,9 @@ class SpaceSubject final : public Subject {
             return true;
         }
         // The first write gives a page its frame, or one of its own.
-        const bool is_first =
-            fault.kind == FaultKind::demand_zero || fault.kind == FaultKind::copy_on_write;
+        const bool is_first = fault.kind == FaultKind::demand_zero ||
+                              fault.kind == FaultKind::stack_room ||
+                              fault.kind == FaultKind::copy_on_write;
         if (!is_first || !fault.protection.writable()) return false;
         if (auto done = space_.fault(fault.address, protection::w); !done)
             return std::unexpected(done.error());

@@ -171,6 +171,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         bool damaged = false;
         bool lost = false;  // damaged only in that its memory is out of reach
         bool guard = false;
+        bool stack_room = false;
     };
     std::vector<Run> runs;
     std::size_t first_of_part = 0;  // what lies before it is not continued
@@ -192,15 +193,19 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
             const bool lost = damaged && is_loss(*visited.damage);
             const bool guard = !damaged && !visited.entry.is_present() &&
                                visited.entry.absent_kind() == format::AbsentKind::guard;
+            const bool stack_room = !damaged && !visited.entry.is_present() &&
+                                    visited.entry.absent_kind() == format::AbsentKind::stack_room;
             const Protection protection = damaged && !lost ? Protection() : visited.protection;
             if (runs.size() > first_of_part && runs.back().pages.end == visited.pages.begin &&
                 runs.back().protection == protection && runs.back().damaged == damaged &&
-                runs.back().lost == lost && runs.back().guard == guard) {
+                runs.back().lost == lost && runs.back().guard == guard &&
+                runs.back().stack_room == stack_room) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
                 runs.back().huge_pages += huge;
             } else {
-                runs.push_back({visited.pages, protection, resident, huge, damaged, lost, guard});
+                runs.push_back(
+                    {visited.pages, protection, resident, huge, damaged, lost, guard, stack_room});
             }
         };
         // A run must not hide the edge of a name: visit between the edges.
@@ -235,6 +240,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         mapping.resident_bytes = run.resident_pages << kPageShift;
         mapping.huge_bytes = run.huge_pages << kPageShift;
         mapping.guard = run.guard;
+        mapping.stack_room = run.stack_room;
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
         } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin &&

@@ -92,8 +92,8 @@ Result<std::optional<Fault>> write_page(Space& space, VirtAddr address,
             return std::nullopt;
         }
         const FaultKind kind = copied.fault->kind;
-        const bool is_first = kind == FaultKind::demand_zero || kind == FaultKind::copy_on_write ||
-                              kind == FaultKind::file_backed;
+        const bool is_first = kind == FaultKind::demand_zero || kind == FaultKind::stack_room ||
+                              kind == FaultKind::copy_on_write || kind == FaultKind::file_backed;
         if (!is_first || !copied.fault->protection.writable()) return copied.fault;
         if (auto done = space.fault(address, protection::w); !done)
             return std::unexpected(done.error());

@@ -103,16 +103,17 @@ std::expected<void, Fault> check_user_range(const Space& space, VirtAddr address
             span = bytes(found->page_size);
         } else {
             const Fault& fault = found.error();
-            const bool is_first_access = fault.kind == FaultKind::demand_zero ||
-                                         fault.kind == FaultKind::copy_on_write ||
-                                         fault.kind == FaultKind::file_backed;
+            const bool is_first_access =
+                fault.kind == FaultKind::demand_zero || fault.kind == FaultKind::stack_room ||
+                fault.kind == FaultKind::copy_on_write || fault.kind == FaultKind::file_backed;
             if (!is_first_access || !fault.protection.permits(needed)) {
                 Fault refused = fault;
                 if (is_first_access) refused.kind = FaultKind::protection;
                 return std::unexpected(refused);
             }
             // What one absent entry spans is the same all over.
-            if (fault.kind == FaultKind::demand_zero) span = format::entry_span_bytes(fault.level);
+            if (fault.kind != FaultKind::copy_on_write)
+                span = format::entry_span_bytes(fault.level);
         }
         at = (at | (span - 1)) + 1;
     }

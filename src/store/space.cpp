@@ -55,18 +55,28 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fau
     const bool demand_zero = fault.kind == FaultKind::demand_zero,
                copy_on_write = fault.kind == FaultKind::copy_on_write,
                swapped = fault.kind == FaultKind::swapped,
-               file_backed = fault.kind == FaultKind::file_backed;
+               file_backed = fault.kind == FaultKind::file_backed,
+               stack_room = fault.kind == FaultKind::stack_room;
     if (file_backed && !fault.protection.permits(access)) {
         Fault refused = fault;
         refused.kind = FaultKind::protection;
         return std::unexpected(error_of(refused, action, *space));
     }
-    if (!(demand_zero || copy_on_write || swapped || file_backed) ||
+    if (!(demand_zero || copy_on_write || swapped || file_backed || stack_room) ||
         !fault.protection.permits(access))
         return std::unexpected(error_of(fault, action, *space));
     return with_reclaim(space, [&]() -> Result<void> {
         if (file_backed) return detail::load_page(space, fault);
         TransactionState transaction(space->store);
+        if (stack_room) {
+            const auto grown =
+                transaction.grow_stack(space, fault.address, access.permits(protection::w));
+            if (!grown) return std::unexpected(grown.error());
+            if (*grown) return transaction.commit();
+            Fault refused = fault;
+            refused.kind = FaultKind::guard;
+            return std::unexpected(error_of(refused, action, *space));
+        }
         auto done = demand_zero ? transaction.populate(space, fault.address)
                     : swapped   ? transaction.swap_in(space, fault.address)
                                 : transaction.unshare(space, fault.address);
@@ -129,11 +139,12 @@ Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) con
         destination = destination.subspan(copied.size_bytes);
         address = address + copied.size_bytes;
         if (!copied.fault) continue;
-        if (copied.fault->kind != FaultKind::file_backed)
+        const bool file_backed = copied.fault->kind == FaultKind::file_backed;
+        if (!file_backed && copied.fault->kind != FaultKind::stack_room)
             return std::unexpected(error_of(*copied.fault, "read", *state_));
         // The first access to a page of a file. Nobody changes a snapshot, so that it has to be
         // read again there.
-        if (!state_->is_snapshot) {
+        if (!file_backed || !state_->is_snapshot) {
             if (auto done = resolve(state_, *copied.fault, protection::r, "read"); !done)
                 return done;
             continue;

@@ -98,6 +98,8 @@ const char* to_string(FaultKind kind) {
             return "file_backed";
         case FaultKind::file_end:
             return "file_end";
+        case FaultKind::stack_room:
+            return "stack_room";
         case FaultKind::damaged_entry:
             return "damaged_entry";
         case FaultKind::stale_entry:

@@ -176,6 +176,8 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     if (auto fine = check(**joined, "map", range, needed, pages); !fine) return fine;
     if (auto fine = check_page_size(**joined, range, options); !fine) return fine;
     const unsigned leaf_level = table::level_of(options.page_size);
+    if (options.grows_down)
+        if (auto fine = check_stack(pages, options); !fine) return fine;
     TableEditor editor(session_, (*joined)->root);
     auto place = unmapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
@@ -188,6 +190,8 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
         if (!place) return std::unexpected(place.error());
     }
     if (auto done = annotate(**joined, pages, options); !done) return done;
+    if (options.grows_down)
+        return spoiled_by(map_stack(editor, pages, protection, *options.grows_down));
     if (options.guard)
         return spoiled_by(editor.map_absent(*place, format::AbsentKind::guard, Protection()));
     if (options.lazy)

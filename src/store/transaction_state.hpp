@@ -51,6 +51,10 @@ class TransactionState {
     // The page gets a frame of zeros that it lacks, or one of its own that may be written.
     Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     Result<void> unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address);
+    // The stack in whose room the address is grows down to it, and its page gets a frame if it is
+    // to be populated; false if it would come too near to another mapping.
+    Result<bool> grow_stack(const std::shared_ptr<SpaceState>& space, VirtAddr address,
+                            bool populate);
     Result<void> fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                       std::span<const std::byte> source);
 
@@ -97,7 +101,7 @@ class TransactionState {
         std::optional<std::string> new_name = {};
         std::optional<std::uint8_t> new_region = {};  // as in the space record
         std::optional<std::uint64_t> new_quota = {};
-        std::optional<KnownFile> new_file = {};       // of a file object
+        std::optional<KnownFile> new_file = {};  // of a file object
     };
 
     // What it returns is good until the next space is joined.
@@ -129,6 +133,9 @@ class TransactionState {
     Result<std::uint8_t> region_on_medium(std::optional<unsigned> region) const;
     Result<memory::Placement> placement(const Joined& joined,
                                         std::optional<unsigned> wish = {}) const;
+    static Result<void> check_stack(table::PageRange pages, const MapOptions& options);
+    Result<void> map_stack(table::TableEditor& editor, table::PageRange pages,
+                           Protection protection, const GrowsDown& stack);
     Result<void> unshare_tables(Joined& joined, table::PageRange pages);
     // Commits what the session has done to the space's tables, while this transaction goes on to
     // hold the space. `changed`: as Joined's.

@@ -91,6 +91,10 @@ Result<std::optional<std::uint64_t>> TableEditor::first_hole(const Place& place)
                  [](Entry entry) { return entry.is_empty(); });
 }
 
+Result<std::optional<std::uint64_t>> TableEditor::first_of(PageRange range, bool (*wanted)(Entry)) {
+    return first(root_.entry.frame(), top(), range, wanted);
+}
+
 Result<TableEditor::Found> TableEditor::find(std::uint64_t page) {
     FrameNumber table = root_.entry.frame();
     std::uint64_t links = ~std::uint64_t{0};

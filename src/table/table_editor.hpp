@@ -79,6 +79,9 @@ class TableEditor {
                             const std::vector<FrameNumber>& frames);
     Result<void> map_absent(const Place& place, format::AbsentKind kind, Protection protection,
                             std::uint64_t payload = 0);
+    // Makes the stack whose room the page is in grow down to it (stack_growth.cpp); false if it
+    // would come too near to another mapping. Changes nothing if the page is in no such room.
+    Result<bool> grow_down(std::uint64_t page);
     // Gives a frame of zeros to a demand-zero page: of the size that its range wishes, or a smaller
     // one if there is none.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {},
@@ -186,6 +189,7 @@ class TableEditor {
     std::optional<Found> evictable(std::uint64_t page) const;
     Result<void> check_reach(FrameNumber frame, std::uint64_t page) const;
     Result<Found> find_block(std::uint64_t first_page);
+    Result<void> make_stack(FrameNumber table, const TablePosition& position, PageRange room);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,
                                     Entry entry);
     struct Unmapped {
@@ -203,6 +207,8 @@ class TableEditor {
                                       Protection protection);
     Result<Entry> reprotected(Entry entry, const TablePosition& position, unsigned slot,
                               Protection protection) const;
+    // The first page of the range whose entry is so.
+    Result<std::optional<std::uint64_t>> first_of(PageRange range, bool (*wanted)(Entry));
     template <typename Predicate>
     Result<std::optional<std::uint64_t>> first(FrameNumber table, const TablePosition& position,
                                                PageRange range, const Predicate& wanted);

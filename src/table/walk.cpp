@@ -157,6 +157,9 @@ Fault absent_fault(Entry entry, unsigned level, VirtAddr address) {
         case AbsentKind::file_backed:
             fault.kind = FaultKind::file_backed;
             break;
+        case AbsentKind::stack_room:
+            fault.kind = FaultKind::stack_room;
+            break;
         default:
             fault.kind = FaultKind::damaged_entry;
             break;

@@ -25,6 +25,7 @@ enum class Verb : std::uint8_t {
     remove,
     map,
     map_lazy,
+    map_stack,
     map_shared,
     unmap,
     protect,
@@ -36,10 +37,10 @@ enum class Verb : std::uint8_t {
     release,
     kCount
 };
-constexpr std::array kVerbNames = {"create",  "fork",   "snapshot", "rollback",   "rename",
-                                   "remove",  "map",    "map_lazy", "map_shared", "unmap",
-                                   "protect", "write",  "begin",    "commit",     "abort",
-                                   "reopen",  "release"};
+constexpr std::array kVerbNames = {"create", "fork",    "snapshot", "rollback",  "rename",
+                                   "remove", "map",     "map_lazy", "map_stack", "map_shared",
+                                   "unmap",  "protect", "write",    "begin",     "commit",
+                                   "abort",  "reopen",  "release"};
 
 // Numbers that are taken modulo what is possible, so that every sequence, and every part of one,
 // can be run.
@@ -71,6 +72,7 @@ struct rc::Arbitrary<holdfast::test::Command> {
                                                       {1, Verb::remove},
                                                       {8, Verb::map},
                                                       {4, Verb::map_lazy},
+                                                      {3, Verb::map_stack},
                                                       {3, Verb::map_shared},
                                                       {7, Verb::unmap},
                                                       {5, Verb::protect},
@@ -214,6 +216,15 @@ class Machine {
                                          .name = command.other % 2 ? "named" : "",
                                          .name_offset = command.other * 4096u};
                 expected = next.map(name, range, protection, lazy);
+                outcome = transaction_ ? transaction_->map(space, range, protection, options)
+                                       : space.map(range, protection, options);
+                break;
+            }
+            case Verb::map_stack: {
+                const std::uint64_t guard_pages = 1 + command.other;
+                expected = next.map_stack(name, range, protection, guard_pages);
+                const MapOptions options{.grows_down =
+                                             GrowsDown{.guard_bytes = guard_pages * kPageSize}};
                 outcome = transaction_ ? transaction_->map(space, range, protection, options)
                                        : space.map(range, protection, options);
                 break;

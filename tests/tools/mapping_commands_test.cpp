@@ -22,6 +22,26 @@ TEST_F(MappingCommands, MapsHaveTheFormOfProc) {
          "resident_bytes": 0, "huge_bytes": 0, "name": ""}])"));
 }
 
+TEST_F(MappingCommands, AStackGrowsToWhatIsWritten) {
+    create_space();
+    well({"map", path(), "editor", "0x7fff00000000", "1MiB", "--grows-down", "--stack-guard",
+          "8KiB", "--stack-size", "16KiB", "--name", "[stack]"});
+    fails({"map", path(), "editor", "0x10000", "64KiB", "--grows-down"}, 2, "invalid_argument",
+          "guard");
+    EXPECT_EQ(json({"translate", path(), "editor", "0x7fff00080000"})[0].at("fault"), "stack_room");
+    well({"write", path(), "editor", "0x7fff000e0000"}, "bytes");
+    EXPECT_EQ(well({"maps", path(), "editor"}),
+              "7fff00000000-7fff00002000 ---p 00000000 00:00 0                          [stack]\n"
+              "7fff00002000-7fff000e0000 ---p 00002000 00:00 0                          [stack]\n"
+              "7fff000e0000-7fff00100000 rw-p 000e0000 00:00 0                          [stack]\n");
+    const auto maps = json({"maps", path(), "editor"});
+    EXPECT_TRUE(maps[0].at("guard"));
+    EXPECT_TRUE(maps[1].at("stack_room"));
+    EXPECT_EQ(maps[1].at("prot"), "rw--");
+    EXPECT_EQ(maps[2].at("resident_bytes"), 4096);
+    EXPECT_FALSE(maps[2].contains("stack_room"));
+}
+
 TEST_F(MappingCommands, UnmapAndProtect) {
     create_space();
     well({"map", path(), "editor", "0x10000", "0x4000"});

@@ -19,6 +19,8 @@ struct RangeArguments {
     MapOptions options;
     // Of a file that is mapped; without a path, of none.
     FileMapping file;
+    GrowsDown stack;
+    bool grows_down = false;
 
     Range range() const { return {address, size_bytes}; }
 };
@@ -44,6 +46,7 @@ Outcome map(const Context& context, const RangeArguments& arguments) {
     MapOptions options = arguments.options;
     if (!arguments.file.path.empty()) options.file = arguments.file;
     return change_space(context, arguments, [&](Space& space) {
+        if (arguments.grows_down) options.grows_down = arguments.stack;
         return space.map(arguments.range(), arguments.protection, options);
     });
 }
@@ -88,18 +91,20 @@ Outcome maps(const Context& context, const MapsArguments& arguments) {
     Json list = Json::array();
     std::string text;
     for (const Mapping& mapping : *mappings) {
-        if (context.json)
-            list.push_back({{"start", format_address(mapping.range.start.bits())},
-                            {"end", format_address(mapping.range.end().bits())},
-                            {"prot", mapping.protection.to_string()},
-                            {"offset", mapping.name_offset},
-                            {"resident_bytes", mapping.resident_bytes},
-                            {"huge_bytes", mapping.huge_bytes},
-                            {"name", mapping.name}});
-        if (context.json && mapping.is_file)
-            list.back()["file"] = mapping.is_shared ? "shared" : "private";
-        if (context.json) continue;
-        text += maps_line(mapping) + '\n';
+        if (!context.json) {
+            text += maps_line(mapping) + '\n';
+            continue;
+        }
+        list.push_back({{"start", format_address(mapping.range.start.bits())},
+                        {"end", format_address(mapping.range.end().bits())},
+                        {"prot", mapping.protection.to_string()},
+                        {"offset", mapping.name_offset},
+                        {"resident_bytes", mapping.resident_bytes},
+                        {"huge_bytes", mapping.huge_bytes},
+                        {"name", mapping.name}});
+        if (mapping.guard) list.back()["guard"] = true;
+        if (mapping.stack_room) list.back()["stack_room"] = true;
+        if (mapping.is_file) list.back()["file"] = mapping.is_shared ? "shared" : "private";
     }
     if (context.json)
         print_json(list);
@@ -159,6 +164,13 @@ void add_mapping_commands(CLI::App& app, Context& context) {
                              "reserve the range: a page gets a frame at its first write");
             command.add_flag("--guard", arguments.options.guard,
                              "reserve the range for nothing: every access is a fault");
+            command.add_flag("--grows-down", arguments.grows_down,
+                             "a stack: the top of the range, which grows down to what is accessed, "
+                             "and a guard at its bottom");
+            add_size(command, "--stack-guard", arguments.stack.guard_bytes,
+                     "of a stack, what stays between it and other mappings (1MiB)");
+            add_size(command, "--stack-size", arguments.stack.mapped_bytes,
+                     "of a stack, what it has at first (4KiB)");
             command.add_option("--name", arguments.options.name, "what `maps` shows for the range");
             CLI::Option* const file =
                 command.add_option("--file", arguments.file.path,

@@ -1,0 +1,69 @@
+// Stacks that grow down (MapOptions::grows_down): three ranges of absent entries, guard, room and
+// demand-zero pages, that come into being by one commit; and their growth, by another
+// (table/stack_growth.cpp).
+#include <fmt/format.h>
+
+#include "store/transaction_state.hpp"
+
+namespace holdfast::detail {
+
+using format::AbsentKind;
+using table::PageRange;
+using table::TableEditor;
+
+Result<void> TransactionState::check_stack(PageRange pages, const MapOptions& options) {
+    const GrowsDown& stack = *options.grows_down;
+    const std::uint64_t size_bytes = pages.count() << kPageShift;
+    if (options.guard)
+        return fail(ErrorCode::invalid_argument,
+                    "a range is mapped for a stack or for nothing: grows_down or guard, not both");
+    if (stack.guard_bytes == 0 || stack.guard_bytes % kPageSize != 0 || stack.mapped_bytes == 0 ||
+        stack.mapped_bytes % kPageSize != 0)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("what a stack has at first, and its guard, are multiples of 4096 "
+                                "bytes and not 0; {} and {} are not",
+                                stack.mapped_bytes, stack.guard_bytes));
+    if (stack.guard_bytes > size_bytes || stack.mapped_bytes > size_bytes - stack.guard_bytes)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("a range of {} bytes has no room for a stack of {} bytes and a "
+                                "guard of {}; map a larger range, or ask for a smaller guard",
+                                size_bytes, stack.mapped_bytes, stack.guard_bytes));
+    return {};
+}
+
+Result<void> TransactionState::map_stack(TableEditor& editor, PageRange pages,
+                                         Protection protection, const GrowsDown& stack) {
+    const std::uint64_t gap = stack.guard_bytes >> kPageShift;
+    const std::uint64_t room = pages.begin + gap;
+    const std::uint64_t mapped = pages.end - (stack.mapped_bytes >> kPageShift);
+    const auto map = [&](PageRange part, AbsentKind kind, Protection mapped_protection,
+                         std::uint64_t payload) -> Result<void> {
+        if (part.count() == 0) return {};
+        auto place = editor.place_of(part);
+        if (!place) return std::unexpected(place.error());
+        return editor.map_absent(*place, kind, mapped_protection, payload);
+    };
+    if (auto done = map({pages.begin, room}, AbsentKind::guard, {}, 0); !done) return done;
+    if (auto done = map({room, mapped}, AbsentKind::stack_room, protection, gap); !done)
+        return done;
+    return map({mapped, pages.end}, AbsentKind::demand_zero, protection, 0);
+}
+
+Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& space,
+                                          VirtAddr address, bool populate) {
+    auto joined = join(space);
+    if (!joined) return std::unexpected(joined.error());
+    if (auto fine = check_change(*space); !fine) return std::unexpected(fine.error());
+    const auto where = placement(**joined);
+    if (!where) return std::unexpected(where.error());
+    const std::uint64_t page = table::page_index(address, space->levels);
+    TableEditor editor(session_, (*joined)->root);
+    auto grown = editor.grow_down(page);
+    if (!grown) spoiled_ = grown.error();
+    if (!grown || !*grown || !populate) return grown;
+    if (auto done = spoiled_by(editor.populate(page, *where)); !done)
+        return std::unexpected(done.error());
+    return true;
+}
+
+}  // namespace holdfast::detail
