@@ -6,6 +6,7 @@
 #include <ctime>
 
 #include "format/frame_metadata.hpp"
+#include "format/overcommit.hpp"
 #include "recovery/mend_region_record.hpp"
 #include "recovery/open_checks.hpp"
 
@@ -61,6 +62,18 @@ Result<std::vector<Finding>> mend_superblock(const pool::Pool& pool, Superblock&
                           "",
                           {},
                           fmt::format("the superblock's {} fails its check; {}", each.name, now)});
+    }
+    if (!OvercommitWord::decode(superblock.overcommit)) {
+        pool::WriteSet writes;
+        writes.store(&superblock.overcommit, OvercommitWord::encode(kNoOvercommit),
+                     pool::WordClass::undo);
+        // Commit point: the word, as above.
+        if (auto done = pool.commit(writes); !done) return std::unexpected(done.error());
+        mended.push_back({"I8 superblock",
+                          "",
+                          {},
+                          "the superblock's overcommit policy fails its check; nothing else knows "
+                          "what it was, and a new store has `always`"});
     }
     return mended;
 }

@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "format/overcommit.hpp"
+
 namespace holdfast::recovery {
 
 using namespace format;
@@ -64,6 +66,11 @@ Result<void> check_superblock(const Superblock& superblock, const std::string& p
                         fmt::format("{}: the superblock's {} fails its check; run `repair`, or "
                                     "restore the pool from a copy",
                                     path, each.name));
+    if (!OvercommitWord::decode(superblock.overcommit))
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the superblock's overcommit policy fails its check; run "
+                                "`repair`, which sets that of a new store",
+                                path));
     return {};
 }
 

@@ -42,7 +42,8 @@ std::string Call::to_string() const {
                                    "detach",
                                    "attach",
                                    "move",
-                                   "finish_moves"};
+                                   "finish_moves",
+                                   "overcommit"};
     return fmt::format("{}({}, {}, {:#x}+{:#x}, {})", kNames[static_cast<std::size_t>(verb)], space,
                        other, range.start.bits(), range.size_bytes, protection.to_string());
 }
@@ -114,6 +115,8 @@ Result<void> run_on_store(Store& store, const Call& call) {
             return store.replace_region(region, "");
         case Verb::move:
             return store.move_region(region);
+        case Verb::overcommit:
+            return set_overcommit(store, overcommit_of(call.word));
         default:
             return store.finish_moves();
     }
@@ -265,6 +268,7 @@ Result<void> run(Store& store, const Calls& calls) {
 namespace {
 
 std::optional<ErrorCode> run_one(Model& model, const Call& call) {
+    if (call.verb == Verb::overcommit) model.overcommit = overcommit_of(call.word);
     if (call.is_of_store()) return std::nullopt;
     const bool names_only = call.verb <= Verb::remove;
     if (!names_only && !model.spaces.contains(call.space)) return ErrorCode::not_found;

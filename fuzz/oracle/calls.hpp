@@ -47,7 +47,8 @@ struct Call {
         detach,
         attach,  // again
         move,    // a region gets another base
-        finish_moves
+        finish_moves,
+        overcommit  // policy and ratio
     };
     Verb verb{};
     std::string space, other;
@@ -64,6 +65,15 @@ struct Call {
 
 // Of a stack that `map_stack` makes.
 inline constexpr std::uint64_t kStackGuardPages = 2;
+
+// `word` of a call that sets it.
+constexpr std::uint64_t word_of(const Overcommit& overcommit) {
+    return static_cast<std::uint64_t>(overcommit.policy) | std::uint64_t{overcommit.ratio_percent}
+                                                               << 8;
+}
+constexpr Overcommit overcommit_of(std::uint64_t word) {
+    return {static_cast<OvercommitPolicy>(word & 0xff), static_cast<std::uint32_t>(word >> 8)};
+}
 
 // One call, or several that are to be one transaction.
 using Calls = std::vector<Call>;

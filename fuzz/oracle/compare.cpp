@@ -8,6 +8,7 @@
 #include <set>
 
 #include "holdfast/inspect.hpp"
+#include "store/store_state.hpp"
 
 namespace holdfast::oracle {
 namespace {
@@ -35,6 +36,15 @@ class Comparison {
         if (found_snapshots != snapshots)
             differ(fmt::format("the snapshots are {}, should be {}", list_of(found_snapshots),
                                list_of(snapshots)));
+        const Overcommit overcommit = store_.state().commit_charge.overcommit();
+        if (overcommit != model_.overcommit)
+            differ(fmt::format("the overcommit policy is {}, {} %", to_string(overcommit.policy),
+                               overcommit.ratio_percent));
+        // Only this policy counts.
+        if (overcommit.policy == OvercommitPolicy::never &&
+            commit_account(store_).committed_bytes != model_.committed_pages() * kPageSize)
+            differ(fmt::format("{} bytes are committed, should be {} pages",
+                               commit_account(store_).committed_bytes, model_.committed_pages()));
         for (const auto& [name, expected] : model_.spaces) compare(name, expected);
         if (!model_.files.empty()) compare_files();
         return std::move(differences_);

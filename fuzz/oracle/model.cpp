@@ -211,6 +211,17 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
     return std::nullopt;
 }
 
+std::uint64_t Model::committed_pages() const {
+    std::uint64_t pages = 0;
+    for (const auto& [name, space] : spaces)
+        for (const auto& [number, page] : space.pages)
+            if (!space.is_snapshot && page.protection.writable() && !page.guard &&
+                page.stack_gap == 0 && !shared.contains(page.frame) && !page.is_shared_file &&
+                (page.frame != 0 || page.file.name.empty()))
+                ++pages;
+    return pages;
+}
+
 void Model::prune() {
     std::map<std::uint64_t, std::uint64_t> kept;
     for (const auto& [name, space] : spaces)

@@ -48,6 +48,10 @@ class Model {
     // Frames that were mapped shared: forks have them, too. Of all others they have copies.
     std::set<std::uint64_t> shared;
     ModelFiles files;
+    Overcommit overcommit;
+
+    // How many pages all spaces are charged for.
+    std::uint64_t committed_pages() const;
 
     // What the call must return, and its effect if that is success.
     std::optional<ErrorCode> create(const std::string& name, Levels levels);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <optional>
 #include <sstream>
@@ -106,6 +107,9 @@ constexpr NamedVerb kOfStore[] = {
     {"grow", Verb::grow},     {"release", Verb::release_limbo}, {"volatile", Verb::add_volatile},
     {"detach", Verb::detach}, {"attach", Verb::attach},         {"move", Verb::move}};
 
+constexpr std::array kPolicies = {OvercommitPolicy::heuristic, OvercommitPolicy::always,
+                                  OvercommitPolicy::never};
+
 std::optional<Call> call_of(const std::string& verb, Words& words) {
     Call call;
     for (const auto& [name, of_store] : kOfStore) {
@@ -116,6 +120,20 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
     }
     if (verb == "finish_moves") {
         call.verb = Verb::finish_moves;
+        return call;
+    }
+    if (verb == "overcommit") {
+        call.verb = Verb::overcommit;
+        const std::string name = words.word("policy");
+        Overcommit setting;
+        const auto known = std::find_if(kPolicies.begin(), kPolicies.end(),
+                                        [&](auto each) { return name == to_string(each); });
+        if (known != kPolicies.end())
+            setting.policy = *known;
+        else
+            words.complain(fmt::format("\"{}\" is no policy; never is one", name));
+        setting.ratio_percent = static_cast<std::uint32_t>(words.number("percent"));
+        call.word = oracle::word_of(setting);
         return call;
     }
     call.space = words.word("space");
@@ -321,6 +339,11 @@ std::string text_of(const Call& call) {
             return fmt::format("prefer {} {}", call.space, call.word);
         case Verb::finish_moves:
             return "finish_moves";
+        case Verb::overcommit: {
+            const Overcommit setting = oracle::overcommit_of(call.word);
+            return fmt::format("overcommit {} {}", to_string(setting.policy),
+                               setting.ratio_percent);
+        }
         default:
             break;
     }

@@ -27,6 +27,7 @@
 //     detach REGION / attach REGION       again
 //     move REGION                         to another base
 //     finish_moves
+//     overcommit POLICY PERCENT           as the command `overcommit` has them
 //     release TABLES                      of limbo
 //     begin / commit                      what is between them is one transaction
 //     full CALL                           the call, or the transaction (`full` in the place of

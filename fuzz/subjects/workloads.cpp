@@ -182,6 +182,16 @@ const std::vector<NamedWorkload>& workloads() {
             write b 0x40600000 8
             write a 0x407c0000 9
         )"},
+        {"overcommit", "policies that are set, and refuse and permit", R"(
+            create a
+            map a 0x40000000 3 rw
+            operations
+            overcommit never 1
+            lazy a 0x50000000 20 rw
+            full fork a b
+            overcommit always 1
+            fork a b
+        )"},
         {"map_shared", "frames of another space", R"(
             create a
             create b

@@ -3,13 +3,14 @@
 // Start with store.hpp and space.hpp; docs/ARCHITECTURE.md has the picture.
 #pragma once
 
-#include "holdfast/error.hpp"     // Error, Result
-#include "holdfast/fault.hpp"     // Fault, Translation
-#include "holdfast/file.hpp"      // FileMapping, FileInfo: what ranges of files are
-#include "holdfast/handle.hpp"    // Handle: what to keep across a restart
-#include "holdfast/image.hpp"     // import_process, import_core, import_elf, export_core
-#include "holdfast/inspect.hpp"   // peek, poke
-#include "holdfast/ranges.hpp"    // find_mapping, find_hole, check_user_range
+#include "holdfast/error.hpp"       // Error, Result
+#include "holdfast/fault.hpp"       // Fault, Translation
+#include "holdfast/file.hpp"        // FileMapping, FileInfo: what ranges of files are
+#include "holdfast/handle.hpp"      // Handle: what to keep across a restart
+#include "holdfast/image.hpp"       // import_process, import_core, import_elf, export_core
+#include "holdfast/inspect.hpp"     // peek, poke
+#include "holdfast/overcommit.hpp"  // set_overcommit: how much may be promised
+#include "holdfast/ranges.hpp"      // find_mapping, find_hole, check_user_range
 #include "holdfast/region.hpp"    // RegionInfo, RegionState: physical memory, and what became of it
 #include "holdfast/repair.hpp"    // repair_file
 #include "holdfast/replay.hpp"    // TraceReplay, LackeyTrace: a program's accesses through a space

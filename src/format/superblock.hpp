@@ -17,7 +17,7 @@
 //      144    8  next owner id to try
 //      152    8  number of regions
 //      160    8  next base: physical frames below this number belong to a region, or did
-//      168    8  (zero)
+//      168    8  overcommit policy (overcommit.hpp)
 //      176    8  reclaim policy: FramePolicy in bits 0..7, OomPolicy in 8..15; the word 0 is 0, too
 //      184   72  (zero)
 //      256  512  64 build slots: frame number of a build record, 0 for none
@@ -154,9 +154,9 @@ struct Superblock {
     std::uint64_t next_owner;
     std::uint64_t region_count;
     std::uint64_t next_base;
-    std::uint8_t reserved2[8];
+    std::uint64_t overcommit;
     std::uint64_t reclaim_policy;
-    std::uint8_t reserved4[72];
+    std::uint8_t reserved2[72];
     std::uint64_t build_slots[kBuildSlots];
     std::uint8_t reserved3[256];
     RegionRecord regions[kMaxRegions];
@@ -166,6 +166,7 @@ struct Superblock {
     }
 };
 static_assert(offsetof(Superblock, checksum) == 120 && offsetof(Superblock, boot_epoch) == 128);
+static_assert(offsetof(Superblock, overcommit) == 168);
 static_assert(offsetof(Superblock, build_slots) == 256 && offsetof(Superblock, regions) == 1024);
 static_assert(sizeof(Superblock) == 8192);
 static_assert(std::is_trivially_copyable_v<Superblock>);

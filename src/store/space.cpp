@@ -38,12 +38,15 @@ Error error_of(Fault fault, const char* action, const detail::SpaceState& space)
     return {code, std::move(message)};
 }
 
-// A call that finds too few frames takes them from whom the policies say, and is done again.
+// A call that finds too few frames takes them from whom the policies say, and is done again; but
+// not one that promises more than there may be (overcommit.hpp), which `call` says in its argument.
 template <typename Call>
 Result<void> with_reclaim(const std::shared_ptr<detail::SpaceState>& space, const Call& call) {
     for (;;) {
-        Result<void> done = call();
-        if (done || done.error().code != ErrorCode::no_space || !space->store->reclaim_for(space))
+        bool is_promise = false;
+        Result<void> done = call(is_promise);
+        if (done || done.error().code != ErrorCode::no_space || is_promise ||
+            !space->store->reclaim_for(space))
             return done;
     }
 }
@@ -65,12 +68,13 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fau
     if (!(demand_zero || copy_on_write || swapped || file_backed || stack_room) ||
         !fault.protection.permits(access))
         return std::unexpected(error_of(fault, action, *space));
-    return with_reclaim(space, [&]() -> Result<void> {
+    return with_reclaim(space, [&](bool& is_promise) -> Result<void> {
         if (file_backed) return detail::load_page(space, fault);
         TransactionState transaction(space->store);
         if (stack_room) {
             const auto grown =
                 transaction.grow_stack(space, fault.address, access.permits(protection::w));
+            is_promise = transaction.is_refused_by_policy();
             if (!grown) return std::unexpected(grown.error());
             if (*grown) return transaction.commit();
             Fault refused = fault;
@@ -87,10 +91,11 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fau
 }  // namespace
 
 Result<void> Space::map(Range range, Protection protection, const MapOptions& options) {
-    return with_reclaim(state_, [&]() -> Result<void> {
+    return with_reclaim(state_, [&](bool& is_promise) -> Result<void> {
         TransactionState transaction(state_->store);
-        if (auto done = transaction.map(state_, range, protection, options); !done) return done;
-        return transaction.commit();
+        auto done = transaction.map(state_, range, protection, options);
+        is_promise = transaction.is_refused_by_policy();
+        return done ? transaction.commit() : done;
     });
 }
 

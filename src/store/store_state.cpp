@@ -49,7 +49,8 @@ StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bo
       services{memory,         allocator,
                build_log,      limbo,
                gate,           commit_mutex,
-               former_readers, [this](std::uint64_t frames) { return make_room(frames); }} {
+               former_readers, [this](std::uint64_t frames) { return make_room(frames); }},
+      commit_charge(*this) {
     limbo.on_space([this](FrameNumber record) { return release_space_step(record); });
     memory.on_file_page([this](format::OwnerId owner, std::uint64_t page) {
         return files.out_of_reach(owner, page);

@@ -2,8 +2,8 @@
 //
 // Locks, in the order in which they are taken: the directory's writer lock and the spaces' writer
 // locks (by transactions, see TransactionState::join); the gate (table/change_gate.hpp); the commit
-// lock; the shared mutexes over the ordered maps; the allocator's. Readers take none of the first
-// three.
+// lock; the shared mutexes over the ordered maps; the allocator's; the commit charge's. Readers
+// take none of the first three.
 //
 // Who is inside the gate never waits for a writer lock: those are taken by the calls of a
 // transaction before they go in, and a transaction stays outside between its calls. So whoever
@@ -29,6 +29,7 @@
 #include "pool/pool.hpp"
 #include "space/space_state.hpp"
 #include "space/writer_lock.hpp"
+#include "store/commit_charge.hpp"
 #include "store/file_objects.hpp"
 #include "store/reclaim.hpp"
 #include "table/edit_session.hpp"
@@ -107,6 +108,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     table::CommitMutex commit_mutex;
     table::FormerReaders former_readers;
     table::EditSession::Services services;
+    CommitCharge commit_charge;
 
     space::WriterLock directory_writer;
     mutable std::shared_mutex directory_map;  // over directory()

@@ -207,7 +207,11 @@ Result<void> TransactionState::load_private(const std::shared_ptr<SpaceState>& s
                 store_->pool->copy(store_->memory.host(frame->frame), content.data(), kPageSize);
             return frame;
         });
-    return filled ? Result<void>() : spoiled_by(std::unexpected(filled.error()));
+    if (!filled) return spoiled_by(std::unexpected(filled.error()));
+    // Of a page that is not loaded no entry says whether it is private: it counts from now on.
+    const auto charged = charged_pages(**joined, {page, page + 1});
+    if (!charged) return spoiled_by(std::unexpected(charged.error()));
+    return *filled ? charge(**joined, *charged, Promise::was_given) : Result<void>();
 }
 
 // One commit, for the object's entry and the space's: a crash leaves the page without a frame for

@@ -53,8 +53,12 @@ Result<std::shared_ptr<SpaceState>> TransactionState::fork_space(
         record.origin = store_->memory.metadata(source->record).home.value();
         record.origin_generation = metadata->generation;
     }
+    // The first write of either to what they share takes a frame.
+    const std::int64_t pages = charge_of(**from);
     auto space = make_space(name, record, *record_frame, *root_table);
-    if (space) joined_.back().annotations = std::move(annotations);
+    if (!space) return space;
+    joined_.back().annotations = std::move(annotations);
+    if (auto fine = charge(joined_.back(), pages); !fine) return spoil(fine.error());
     return space;
 }
 
@@ -76,6 +80,7 @@ Result<void> TransactionState::rollback(const std::shared_ptr<SpaceState>& space
                     fmt::format("space \"{}\" is not committed yet, and has nothing to go back to",
                                 space->name()));
     if (auto done = joined.annotations.become(from.annotations); !done) return done;
+    if (auto fine = charge(joined, charge_of(from) - charge_of(joined)); !fine) return fine;
     session_.may_take_held_back();
     auto root_table = TableEditor(session_, from.root).share_root();
     if (!root_table) return spoiled_by(std::unexpected(root_table.error()));

@@ -234,6 +234,8 @@ Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
                     {space->record, record_metadata->generation});
     session_.detach(format::LimboKind::subtree, {root.top(), root.owner, 0},
                     {root.entry.frame(), table_metadata->generation});
+    if (!(*space)->is_snapshot)
+        if (auto fine = charge(**joined, -charge_of(**joined)); !fine) return fine;
     (*joined)->removed = true;
     (*joined)->changed.add_all(space->levels);
     names_[name] = std::nullopt;
@@ -242,9 +244,8 @@ Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
 
 bool TransactionState::has_names() const {
     return !names_.empty() || std::any_of(joined_.begin(), joined_.end(), [](const auto& joined) {
-        return !joined.removed &&
-               (joined.annotations.changed() || joined.new_region || joined.new_quota ||
-                joined.new_file);
+        return !joined.removed && (joined.annotations.changed() || joined.new_region ||
+                                   joined.new_quota || joined.new_file);
     });
 }
 

@@ -60,7 +60,12 @@ Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& spa
     TableEditor editor(session_, (*joined)->root);
     auto grown = editor.grow_down(page);
     if (!grown) spoiled_ = grown.error();
-    if (!grown || !*grown || !populate) return grown;
+    if (!grown) return std::unexpected(grown.error());
+    if (!*grown) return false;
+    // What is charged is what the stack has, not what it may become.
+    if (auto fine = spoiled_by(charge_since(**joined, **grown, 0)); !fine)
+        return std::unexpected(fine.error());
+    if (!populate) return true;
     if (auto done = spoiled_by(editor.populate(page, *where)); !done)
         return std::unexpected(done.error());
     return true;

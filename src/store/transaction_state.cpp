@@ -42,6 +42,7 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
                     fmt::format("space \"{}\" belongs to another store than the transaction",
                                 space->name()));
     if (auto begun = store_->begin_changes(); !begun) return std::unexpected(begun.error());
+    begin_charging();
     // Waiting is safe if this space comes after all that are held already: everybody who waits
     // then waits for somebody further on, and there is no circle.
     const auto comes_after = [&](const Joined& held) { return held.space->record < space->record; };
@@ -77,6 +78,7 @@ Result<void> TransactionState::join_directory() {
     if (spoiled_) return std::unexpected(*spoiled_);
     if (holds_directory_) return {};
     if (auto begun = store_->begin_changes(); !begun) return begun;
+    begin_charging();
     // The directory comes before every space.
     if (store_->directory_writer.lock(joined_.empty()) != space::WriterLock::Outcome::locked)
         return fail(ErrorCode::busy,
@@ -190,6 +192,11 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
         if (!place) return std::unexpected(place.error());
     }
     if (auto done = annotate(**joined, pages, options); !done) return done;
+    const std::uint64_t charged = options.guard || !protection.writable() ? 0
+                                  : options.grows_down
+                                      ? options.grows_down->mapped_bytes >> kPageShift
+                                      : pages.count();
+    if (auto fine = charge(**joined, static_cast<std::int64_t>(charged)); !fine) return fine;
     if (options.grows_down)
         return spoiled_by(map_stack(editor, pages, protection, *options.grows_down));
     if (options.guard)
@@ -247,6 +254,8 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
     if (auto done = annotate(joined, pages, options); !done) return done;
     const auto where = placement(from);
     if (!where) return std::unexpected(where.error());
+    const auto before = charged_pages(from, source_pages);
+    if (!before) return std::unexpected(before.error());
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
         // What is shared has frames of its own; what forks and snapshots share must not see what is
         // written from now on.
@@ -259,7 +268,8 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
     }
     from.changed.add(source_pages.begin, source_pages.end);
     for (const PageRange& moved : source_editor.moved()) from.changed.add(moved.begin, moved.end);
-    return spoiled_by(editor.map_frames(*place, protection, frames));
+    if (auto done = spoiled_by(editor.map_frames(*place, protection, frames)); !done) return done;
+    return spoiled_by(charge_since(from, source_pages, *before));
 }
 
 Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, Range range) {
@@ -268,12 +278,15 @@ Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, R
     PageRange pages;
     if (auto fine = check(**joined, "unmap", range, {}, pages); !fine) return fine;
     if (auto done = (*joined)->annotations.cut(pages); !done) return done;
+    const auto before = charged_pages(**joined, pages);
+    if (!before) return std::unexpected(before.error());
     (*joined)->changed.add(pages.begin, pages.end);
     session_.may_take_held_back();
     TableEditor editor(session_, (*joined)->root);
     auto done = editor.unmap(pages);
     for (const PageRange& moved : editor.moved()) (*joined)->changed.add(moved.begin, moved.end);
-    return spoiled_by(std::move(done));
+    if (!done) return spoiled_by(std::move(done));
+    return charge(**joined, -*before);
 }
 
 Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space, Range range,
@@ -285,13 +298,16 @@ Result<void> TransactionState::protect(const std::shared_ptr<SpaceState>& space,
     TableEditor editor(session_, (*joined)->root);
     auto place = mapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
+    const auto before = charged_pages(**joined, pages);
+    if (!before) return std::unexpected(before.error());
     (*joined)->changed.add(pages.begin, pages.end);
     if (auto done = unshare_tables(**joined, pages); !done) return done;
     place = editor.place_of(pages);
     if (!place) return std::unexpected(place.error());
     auto done = editor.protect(*place, protection);
     for (const PageRange& moved : editor.moved()) (*joined)->changed.add(moved.begin, moved.end);
-    return spoiled_by(std::move(done));
+    if (!done) return spoiled_by(std::move(done));
+    return spoiled_by(charge_since(**joined, pages, *before));
 }
 
 Result<std::uint64_t> TransactionState::mark(const std::shared_ptr<SpaceState>& space,
@@ -442,6 +458,7 @@ Result<void> TransactionState::commit() {
         for (const auto& joined : joined_)
             if (!joined.changed.empty()) joined.space->changes.begin();
         done = session_.commit(body);
+        if (done) settle_charge();
         if (done && body)
             for (const auto& joined : joined_)
                 joined.space->annotations =
@@ -482,6 +499,7 @@ Result<void> TransactionState::commit() {
 }
 
 void TransactionState::abort() {
+    give_charge_back();
     session_.abort();
     let_go();
 }

@@ -84,6 +84,9 @@ class TransactionState {
     // permission_denied for a snapshot.
     static Result<void> check_change(const SpaceState& space);
 
+    // Whether a call failed with no_space for what it would have promised (overcommit.hpp).
+    bool is_refused_by_policy() const { return is_refused_; }
+
     Result<void> commit();
     void abort();
 
@@ -102,6 +105,7 @@ class TransactionState {
         std::optional<std::uint8_t> new_region = {};  // as in the space record
         std::optional<std::uint64_t> new_quota = {};
         std::optional<KnownFile> new_file = {};  // of a file object
+        std::int64_t charged = 0;                // pages more that it is charged for
     };
 
     // What it returns is good until the next space is joined.
@@ -161,6 +165,19 @@ class TransactionState {
     bool has_names() const;
     // After a commit: the volatile side of a file object.
     void told_files(const Joined& joined);
+    // What the calls add to the commit charge, and what their commit makes of it
+    // (transaction_charge.cpp). Before the first join:
+    void begin_charging();
+    // no_space if the policy forbids it; nothing is changed then. What was promised before cannot
+    // be refused.
+    enum class Promise : std::uint8_t { is_new, was_given };
+    Result<void> charge(Joined& joined, std::int64_t pages, Promise promise = Promise::is_new);
+    // What the pages are charged for now, if the policy asks; what they are charged for more since.
+    Result<std::int64_t> charged_pages(Joined& joined, table::PageRange pages);
+    Result<void> charge_since(Joined& joined, table::PageRange pages, std::int64_t before);
+    std::int64_t charge_of(const Joined& joined);  // all of the space
+    void settle_charge();                          // inside the gate, after the commit
+    void give_charge_back();
     // Keeps the error of a call that has left a part of itself in the session.
     Result<void> spoiled_by(Result<void> outcome);
     void let_go();
@@ -172,6 +189,10 @@ class TransactionState {
     bool holds_directory_ = false;
     std::map<std::string, std::optional<FrameNumber>> names_;  // nothing = erased
     std::optional<Error> spoiled_;
+    OvercommitPolicy policy_ = OvercommitPolicy::always;  // when the first space was joined
+    std::int64_t charged_ = 0;                            // by all that are no snapshots
+    bool is_refused_ = false;
+    std::uint64_t reserved_ = 0;  // of the store's limit, for that
 };
 
 }  // namespace holdfast::detail

@@ -28,23 +28,23 @@ bool is_accessible(Entry entry) {
 
 }  // namespace
 
-Result<bool> TableEditor::grow_down(std::uint64_t page) {
+Result<std::optional<PageRange>> TableEditor::grow_down(std::uint64_t page) {
     const auto found = find(page);
     if (!found) return std::unexpected(found.error());
-    if (!is_stack_room(found->entry)) return true;  // somebody was faster
+    if (!is_stack_room(found->entry)) return PageRange{};  // somebody was faster
     // The two halves of a space are not neighbours.
     const std::uint64_t half_pages = entry_pages(root_.top() + 1) / 2;
     const std::uint64_t half = page / half_pages * half_pages;
     const std::uint64_t gap = std::min(found->entry.payload(), page - half);
     const auto below = first_of({page - gap, page}, is_accessible);
     if (!below) return std::unexpected(below.error());
-    if (*below) return false;
+    if (*below) return std::nullopt;
     const auto stack = first_of({page, half + half_pages}, ends_room);
     if (!stack) return std::unexpected(stack.error());
     const PageRange room{page, stack->value_or(half + half_pages)};
     if (auto done = make_stack(root_.entry.frame(), top(), room); !done)
         return std::unexpected(done.error());
-    return true;
+    return room;
 }
 
 // Entries become others by the words of one commit, or as a fresh table's: a crash leaves the stack

@@ -79,9 +79,10 @@ class TableEditor {
                             const std::vector<FrameNumber>& frames);
     Result<void> map_absent(const Place& place, format::AbsentKind kind, Protection protection,
                             std::uint64_t payload = 0);
-    // Makes the stack whose room the page is in grow down to it (stack_growth.cpp); false if it
-    // would come too near to another mapping. Changes nothing if the page is in no such room.
-    Result<bool> grow_down(std::uint64_t page);
+    // Makes the stack whose room the page is in grow down to it (stack_growth.cpp): the pages that
+    // it has got, none if the page is in no such room; or nothing, if it would come too near to
+    // another mapping.
+    Result<std::optional<PageRange>> grow_down(std::uint64_t page);
     // Gives a frame of zeros to a demand-zero page: of the size that its range wishes, or a smaller
     // one if there is none.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {},
@@ -123,6 +124,9 @@ class TableEditor {
     Result<void> swap_in(std::uint64_t page, memory::Placement placement = {});
     // A root table that shares everything below with this one.
     Result<TakenFrame> share_root();
+
+    // How many of them count for the commit charge (charged_pages.hpp). Changes nothing.
+    Result<std::uint64_t> charged_pages(PageRange range);
 
     Result<void> unmap(PageRange range);
     // The range must be mapped without holes.
@@ -198,6 +202,8 @@ class TableEditor {
     };
     Result<Unmapped> unmap_in(FrameNumber table, const TablePosition& position, PageRange range,
                               bool directly);
+    Result<std::uint64_t> charged_pages_in(FrameNumber table, const TablePosition& position,
+                                           PageRange range);
     bool is_all_empty(FrameNumber table, unsigned likely_used) const;
     std::uint64_t copied_tables(FrameNumber table, const TablePosition& position,
                                 PageRange range) const;

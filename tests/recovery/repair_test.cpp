@@ -133,7 +133,7 @@ std::vector<Structure> structures_of(const Store& store) {
     const std::uint64_t root = pool.offset_of(&superblock);
     std::vector<Structure> all = {
         {"fixed part", root, offsetof(Superblock, boot_epoch)},
-        {"words", root + offsetof(Superblock, boot_epoch), 40},
+        {"words", root + offsetof(Superblock, boot_epoch), 48},
         {"build slots", root + offsetof(Superblock, build_slots), 8},
         {"region", root + offsetof(Superblock, regions), sizeof(RegionRecord)}};
     for (const memory::Region& region : state.memory.regions())

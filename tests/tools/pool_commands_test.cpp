@@ -105,5 +105,28 @@ TEST_F(PoolCommands, AReadOnlyPoolIsRefused) {
     fails({"info", path()}, 3, "permission_denied", path());
 }
 
+TEST_F(PoolCommands, Overcommit) {
+    create_space();
+    EXPECT_EQ(json({"overcommit", path()}).at("policy"), "always");
+    well({"map", path(), "editor", "0x100000000", "1GiB", "--lazy"});
+    EXPECT_EQ(json({"info", path()}).at("overcommit").at("committed_bytes"), 1u << 30);
+    const auto set = json({"overcommit", path(), "--policy", "never", "--ratio", "20"});
+    EXPECT_EQ(set.at("policy"), "never");
+    EXPECT_EQ(set.at("ratio_percent"), 20);
+    EXPECT_EQ(
+        set.at("limit_bytes").get<std::uint64_t>(),
+        json({"info", path()}).at("frames").at("total").get<std::uint64_t>() * 20 / 100 * 4096);
+    fails({"map", path(), "editor", "0x10000", "4KiB", "--lazy"}, 3, "no_space", "limit");
+    fails({"space", "fork", path(), "editor", "fork"}, 3, "no_space", "limit");
+    well({"unmap", path(), "editor", "0x100000000", "1GiB"});
+    well({"map", path(), "editor", "0x10000", "4KiB", "--lazy"});
+    EXPECT_EQ(well({"overcommit", path()}).find("never, 4.00 KiB committed of "), 0u);
+    EXPECT_NE(well({"info", path()}).find("overcommit  never, 4.00 KiB"), std::string::npos);
+    well({"overcommit", path(), "--policy", "heuristic"});
+    fails({"map", path(), "editor", "0x100000000", "1GiB", "--lazy"}, 3, "no_space", "heuristic");
+    fails({"overcommit", path(), "--ratio", "0"}, 2, "invalid_argument", "percent");
+    fails({"overcommit", path(), "--policy", "sometimes"}, 2, "invalid_argument", "never");
+}
+
 }  // namespace
 }  // namespace holdfast::test

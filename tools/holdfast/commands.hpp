@@ -7,7 +7,7 @@
 
 namespace holdfast::tool {
 
-void add_pool_commands(CLI::App& app, Context& context);   // create, info, release
+void add_pool_commands(CLI::App& app, Context& context);   // create, info, overcommit, release
 void add_space_commands(CLI::App& app, Context& context);  // space create, prefer, list, …
 void add_fork_command(CLI::App& space, Context& context);
 void add_snapshot_commands(CLI::App& app, Context& context);  // snapshot create, list, …

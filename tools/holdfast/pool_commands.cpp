@@ -1,4 +1,5 @@
-// create, info, release: the pool as a whole.
+// create, info, overcommit, release: the pool as a whole.
+#include <holdfast/overcommit.hpp>
 #include <holdfast/store.hpp>
 
 #include "arguments.hpp"
@@ -42,7 +43,24 @@ Json json_of(const SpaceInfo& space) {
             {"region", space.region ? Json(*space.region) : Json()}};
 }
 
-Json json_of(const StoreInfo& info) {
+Json json_of(const CommitAccount& account) {
+    return {{"policy", to_string(account.overcommit.policy)},
+            {"ratio_percent", account.overcommit.ratio_percent},
+            {"committed_bytes", account.committed_bytes},
+            {"limit_bytes", account.limit_bytes}};
+}
+
+std::string line_of(const CommitAccount& account) {
+    const bool is_limited = account.overcommit.policy == OvercommitPolicy::never;
+    return fmt::format(
+        "{}, {} committed{}", to_string(account.overcommit.policy),
+        format_size(account.committed_bytes),
+        is_limited ? fmt::format(" of {} ({} % of all frames)", format_size(account.limit_bytes),
+                                 account.overcommit.ratio_percent)
+                   : "");
+}
+
+Json json_of(const StoreInfo& info, const CommitAccount& account) {
     Json regions = Json::array(), spaces = Json::array();
     for (const RegionInfo& region : info.regions) regions.push_back(tool::json_of(region));
     for (const SpaceInfo& space : info.spaces) spaces.push_back(json_of(space));
@@ -57,11 +75,12 @@ Json json_of(const StoreInfo& info) {
               {"free_1GiB", info.frames.free_1GiB},
               {"fragmentation", info.frames.fragmentation()}}},
             {"tables", info.tables},
+            {"overcommit", json_of(account)},
             {"regions", regions},
             {"spaces", spaces}};
 }
 
-void print_text(const Store& store, const StoreInfo& info) {
+void print_text(const Store& store, const StoreInfo& info, const CommitAccount& account) {
     print("pool        {}{}\n", store.path(),
           store.is_pmem() ? "" : "  (not persistent memory: msync makes it durable)");
     print("uuid        {}\n", to_string(info.uuid));
@@ -73,7 +92,8 @@ void print_text(const Store& store, const StoreInfo& info) {
           format_count(info.frames.free_2MiB), format_count(info.frames.free_1GiB),
           info.frames.fragmentation());
     print("tables      {}\n", format_count(info.tables));
-    for (const RegionInfo& region : info.regions) print("region      {}\n", line_of(region));
+    print("overcommit  {}\n", line_of(account));
+    for (const RegionInfo& region : info.regions) print("region      {}\n", tool::line_of(region));
     for (const SpaceInfo& space : info.spaces)
         print("space       {}  {} levels  root {:#x}  {} mapped, {} with frames, {} tables\n",
               space.name, static_cast<unsigned>(space.levels), space.root.bits(),
@@ -86,10 +106,37 @@ Outcome info(const Context& context, const PoolArguments& arguments) {
     if (!store) return std::unexpected(store.error());
     const auto counted = store->info();
     if (!counted) return std::unexpected(counted.error());
+    const CommitAccount account = commit_account(*store);
     if (context.json)
-        print_json(json_of(*counted));
+        print_json(json_of(*counted, account));
     else
-        print_text(*store, *counted);
+        print_text(*store, *counted, account);
+    return ExitStatus::well;
+}
+
+// --- overcommit ---
+
+struct OvercommitArguments {
+    std::string pool;
+    std::string policy;
+    std::optional<std::uint32_t> ratio_percent;
+};
+
+Outcome overcommit(const Context& context, const OvercommitArguments& arguments) {
+    auto store = context.open_store(arguments.pool);
+    if (!store) return std::unexpected(store.error());
+    Overcommit wanted = commit_account(*store).overcommit;
+    for (const auto policy :
+         {OvercommitPolicy::heuristic, OvercommitPolicy::always, OvercommitPolicy::never})
+        if (arguments.policy == to_string(policy)) wanted.policy = policy;
+    wanted.ratio_percent = arguments.ratio_percent.value_or(wanted.ratio_percent);
+    if (!arguments.policy.empty() || arguments.ratio_percent)
+        if (auto set = set_overcommit(*store, wanted); !set) return std::unexpected(set.error());
+    const CommitAccount account = commit_account(*store);
+    if (context.json)
+        print_json(json_of(account));
+    else
+        print("{}\n", line_of(account));
     return ExitStatus::well;
 }
 
@@ -125,6 +172,19 @@ void add_pool_commands(CLI::App& app, Context& context) {
         app, context, "info", "Show the store's frames, tables, regions and spaces.",
         [](CLI::App& command, PoolArguments& arguments) { add_pool(command, arguments.pool); },
         info);
+    add_command<OvercommitArguments>(
+        app, context, "overcommit",
+        "Show or set how much may be promised: nothing is refused before frames run out (always), "
+        "only what all frames could not hold (heuristic), or whatever is beyond a part of them "
+        "(never).",
+        [](CLI::App& command, OvercommitArguments& arguments) {
+            add_pool(command, arguments.pool);
+            command.add_option("--policy", arguments.policy, "as Linux's three")
+                ->check(CLI::IsMember({"heuristic", "always", "never"}));
+            command.add_option("--ratio", arguments.ratio_percent,
+                               "of `never`: the part of all frames, in percent (50)");
+        },
+        overcommit);
     add_command<PoolArguments>(
         app, context, "release",
         "Release now what unmapped ranges and removed spaces left in limbo; it happens by itself, "
