@@ -35,7 +35,7 @@ void repair_space(memory::PhysicalMemory& memory, const std::string& name, Frame
         record->checksum != record->computed_checksum())
         return damaged({});
     table::Root root{table::Entry(pool::load_word(&record->root)),
-                     static_cast<Levels>(record->levels), record->owner};
+                     static_cast<Levels>(record->levels), record->owner, record->upper_owner()};
     if (!table::check_root(memory, root)) return damaged({});
     root.entry = table::renumbered(memory, &record->root, root.entry, root.place());
     memory.pool().flush(&record->root, sizeof record->root);

@@ -143,7 +143,7 @@ class Surveyor {
     }
     static table::Root root_of(const SpaceRecord& record) {
         return {Entry(pool::load_word(&record.root)), static_cast<Levels>(record.levels),
-                record.owner};
+                record.owner, record.upper_owner()};
     }
     static Range whole(Levels levels) {
         return {VirtAddr(0), std::uint64_t{1} << virtual_address_bits(levels)};
@@ -228,7 +228,7 @@ class Surveyor {
             files_[root.owner] = std::string(format::FileRecord::of(record).path_view());
         annotated_.push_back({shown(name, root.owner), frame, root, record->annotations_offset});
         return TableItem{.frame = memory_.current(root.entry.frame()),
-                         .position = {root.top(), root.owner, 0},
+                         .position = table::top_position(root),
                          .levels = root.levels};
     }
 

@@ -95,10 +95,14 @@ Range TableSurvey::range_of(const TableItem& item, unsigned slot) const {
 }
 
 // An interrupted release has freed what its table still leads to. What a shell leads to lives on
-// elsewhere, and may have changed there.
-bool TableSurvey::is_expected(FaultKind kind, const TableItem& item) const {
+// elsewhere, and may have changed there. A root's links to a supervisor object's tables do not
+// belong to its tree, and nobody follows them.
+bool TableSurvey::is_expected(FaultKind kind, const TableItem& item, unsigned slot) const {
+    const bool is_upper =
+        item.position.level >= 3 && item.position.index == 0 && slot >= kEntriesPerTable / 2;
     return from_ == FrameUses::From::limbo &&
-           (kind == FaultKind::stale_entry || is_loss(kind) || !item.with_frames);
+           (kind == FaultKind::stale_entry || is_loss(kind) || !item.with_frames ||
+            (is_upper && kind == FaultKind::wrong_table));
 }
 
 Damage TableSurvey::damage_of(FaultKind kind, const TableItem& item, unsigned slot, Entry entry) {
@@ -136,7 +140,7 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
                 if (from_ == FrameUses::From::space)
                     found.mapped_pages += table::entry_pages(position.level);
             }
-            if (is_expected(*kind, item)) continue;
+            if (is_expected(*kind, item, slot)) continue;
             if (continues(found, *kind, item, slot)) {
                 ++found.damages.back().slots;
                 found.damages.back().finding.range.size_bytes += range_of(item, slot).size_bytes;
@@ -162,6 +166,8 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
                      .number = slot,
                      .target = memory_.current(entry.frame())});
         }
+        // Counted, and looked at, by way of the object's own root.
+        if (position.leads_away(slot)) continue;
         if (entry.is_table(position.level)) {
             TableItem child = item;
             child.frame = memory_.current(entry.frame());

@@ -58,7 +58,7 @@ class TableSurvey {
 
     void add_child(const TableItem& item);
     void look_at(const TableItem& item, Found& found);
-    bool is_expected(FaultKind kind, const TableItem& item) const;
+    bool is_expected(FaultKind kind, const TableItem& item, unsigned slot) const;
     Damage damage_of(FaultKind kind, const TableItem& item, unsigned slot, format::Entry entry);
     // A region that is out of reach may have had millions of pages: neighbours are one damage.
     static bool continues(const Found& found, FaultKind kind, const TableItem& item, unsigned slot);

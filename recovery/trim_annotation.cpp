@@ -17,7 +17,7 @@ namespace {
 std::vector<PageRange> mapped_in(const memory::PhysicalMemory& memory,
                                  const format::SpaceRecord& record, PageRange pages) {
     const table::Root root{table::Entry(record.root), static_cast<Levels>(record.levels),
-                           record.owner};
+                           record.owner, record.upper_owner()};
     pages.end = std::min(pages.end, table::all_pages(root.levels).end);
     std::vector<PageRange> runs;
     if (pages.begin >= pages.end) return runs;

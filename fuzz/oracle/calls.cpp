@@ -14,6 +14,8 @@ using Verb = Call::Verb;
 
 std::string Call::to_string() const {
     constexpr std::array kNames = {"create",
+                                   "create_supervisor",
+                                   "create_sharing",
                                    "fork",
                                    "snapshot",
                                    "rollback",
@@ -129,15 +131,21 @@ Result<void> prefer(const Space& space, unsigned region, Transaction* transactio
     return own.commit();
 }
 
+SpaceOptions options_of(const Call& call) {
+    SpaceOptions options{.levels = call.levels};
+    if (call.verb == Verb::create_supervisor) options.is_supervisor = true;
+    if (call.verb == Verb::create_sharing) options.supervisor = call.other;
+    return options;
+}
+
 // The same call through a transaction or directly.
 template <typename Doer, typename OpenSpace>
 Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
     switch (call.verb) {
-        case Verb::create: {
-            auto made = doer.create_space(call.space, {call.levels});
-            if (!made) return std::unexpected(made.error());
-            return {};
-        }
+        case Verb::create:
+        case Verb::create_supervisor:
+        case Verb::create_sharing:
+            return without_value(doer.create_space(call.space, options_of(call)));
         case Verb::rename:
             return doer.rename_space(call.space, call.other);
         case Verb::remove:
@@ -230,8 +238,8 @@ Result<void> run(Store& store, const Calls& calls) {
         return fail(ErrorCode::not_found, "removed in this transaction");
     };
     for (const Call& call : calls) {
-        if (call.verb == Verb::create) {
-            auto made = transaction.create_space(call.space, {call.levels});
+        if (call.verb <= Verb::create_sharing) {
+            auto made = transaction.create_space(call.space, options_of(call));
             if (!made) return std::unexpected(made.error());
             own[call.space] = *made;
             continue;
@@ -275,6 +283,10 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
     switch (call.verb) {
         case Verb::create:
             return model.create(call.space, call.levels);
+        case Verb::create_supervisor:
+            return model.create_supervisor(call.space, call.levels);
+        case Verb::create_sharing:
+            return model.create_sharing(call.space, call.levels, call.other);
         case Verb::fork:
         case Verb::snapshot:
             return model.fork(call.space, call.other, call.verb == Verb::snapshot);
@@ -338,8 +350,9 @@ std::vector<Model> states_during(const Model& before, const Calls& calls) {
     const Call& first = calls.front();
     const auto space = before.spaces.find(first.space);
     if (calls.size() == 1 && first.verb == Verb::write && space != before.spaces.end()) {
-        const auto page = space->second.pages.find(first.range.start.bits() >> 12);
-        if (page != space->second.pages.end() && page->second.frame == 0) {
+        const auto pages = before.pages_of(space->second);
+        const auto page = pages.find(first.range.start.bits() >> 12);
+        if (page != pages.end() && page->second.frame == 0) {
             Model between = before;
             between.load(first.space, first.range.start);
             states.push_back(std::move(between));

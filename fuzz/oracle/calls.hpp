@@ -18,6 +18,8 @@ using Random = std::mt19937_64;
 struct Call {
     enum class Verb : std::uint8_t {
         create,
+        create_supervisor,
+        create_sharing,  // the half of `other`
         fork,
         snapshot,
         rollback,

@@ -45,7 +45,11 @@ class Comparison {
             commit_account(store_).committed_bytes != model_.committed_pages() * kPageSize)
             differ(fmt::format("{} bytes are committed, should be {} pages",
                                commit_account(store_).committed_bytes, model_.committed_pages()));
-        for (const auto& [name, expected] : model_.spaces) compare(name, expected);
+        for (const auto& [name, expected] : model_.spaces) {
+            ModelSpace whole = expected;
+            whole.pages = model_.pages_of(expected);
+            compare(name, whole);
+        }
         if (!model_.files.empty()) compare_files();
         return std::move(differences_);
     }

@@ -17,7 +17,45 @@ std::optional<ErrorCode> Model::check(const ModelSpace& space, Range range,
     if (last < first || (high(first) != 0 && high(first) != -1) || high(last) != high(first))
         return ErrorCode::invalid_argument;
     if (protection && !protection->readable()) return ErrorCode::invalid_argument;
+    const bool is_upper = high(first) != 0;
+    if (space.supervisor != 0 && is_upper) return ErrorCode::permission_denied;
+    if (space.is_supervisor && (!is_upper || (protection && protection->user())))
+        return ErrorCode::invalid_argument;
     return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::create_supervisor(const std::string& name, Levels levels) {
+    if (const auto error = create(name, levels)) return error;
+    spaces[name].is_supervisor = true;
+    return std::nullopt;
+}
+
+std::optional<ErrorCode> Model::create_sharing(const std::string& name, Levels levels,
+                                               const std::string& supervisor) {
+    if (spaces.contains(name)) return ErrorCode::already_exists;
+    const auto object = spaces.find(supervisor);
+    if (object == spaces.end()) return ErrorCode::not_found;
+    if (!object->second.is_supervisor || object->second.levels != levels)
+        return ErrorCode::invalid_argument;
+    const std::uint64_t lineage = object->second.lineage;
+    create(name, levels);
+    spaces[name].supervisor = lineage;
+    return std::nullopt;
+}
+
+const std::string* Model::name_of_supervisor(const ModelSpace& space) const {
+    for (const auto& [name, each] : spaces)
+        if (each.is_supervisor && each.lineage == space.supervisor) return &name;
+    return nullptr;
+}
+
+std::map<std::uint64_t, ModelPage> Model::pages_of(const ModelSpace& space) const {
+    auto pages = space.pages;
+    if (const std::string* const object = name_of_supervisor(space)) {
+        const auto& half = spaces.at(*object).pages;
+        pages.insert(half.begin(), half.end());
+    }
+    return pages;
 }
 
 std::optional<ErrorCode> Model::create(const std::string& name, Levels levels) {
@@ -41,6 +79,7 @@ std::optional<ErrorCode> Model::fork(const std::string& from, const std::string&
                                      bool snapshot) {
     if (!spaces.contains(from)) return ErrorCode::not_found;
     if (spaces.contains(to)) return ErrorCode::already_exists;
+    if (spaces.at(from).is_supervisor) return ErrorCode::invalid_argument;
     ModelSpace made = spaces.at(from);
     made.pages = copied(made.pages);
     made.is_snapshot = snapshot;
@@ -67,7 +106,13 @@ std::optional<ErrorCode> Model::rename(const std::string& from, const std::strin
 }
 
 std::optional<ErrorCode> Model::remove(const std::string& name) {
-    return spaces.erase(name) != 0 ? std::nullopt : std::optional(ErrorCode::not_found);
+    const auto found = spaces.find(name);
+    if (found == spaces.end()) return ErrorCode::not_found;
+    if (found->second.is_supervisor)
+        for (const auto& [other, space] : spaces)
+            if (space.supervisor == found->second.lineage) return ErrorCode::busy;
+    spaces.erase(found);
+    return std::nullopt;
 }
 
 std::optional<ErrorCode> Model::map(const std::string& name, Range range, Protection protection,
@@ -183,7 +228,11 @@ std::optional<ErrorCode> Model::protect(const std::string& name, Range range,
 
 std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
                                       std::uint64_t word) {
-    ModelSpace& space = spaces.at(name);
+    ModelSpace& writer = spaces.at(name);
+    const bool is_upper = address.bits() >> 63 != 0;
+    const std::string* const object = is_upper ? name_of_supervisor(writer) : nullptr;
+    if (object != nullptr && writer.is_snapshot) return ErrorCode::permission_denied;
+    ModelSpace& space = object != nullptr ? spaces.at(*object) : writer;
     const auto page = space.pages.find(address.bits() >> 12);
     if (page == space.pages.end()) return ErrorCode::not_mapped;
     if (page->second.guard) return ErrorCode::permission_denied;
@@ -193,20 +242,7 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
                    : ErrorCode::permission_denied;
     }
     if (space.is_snapshot) return ErrorCode::permission_denied;
-    if (const std::uint64_t gap = page->second.stack_gap; gap != 0) {
-        for (auto below = page; below != space.pages.begin();) {
-            --below;
-            if (below->first + gap < page->first) break;
-            if (!below->second.guard && below->second.stack_gap == 0)
-                return ErrorCode::permission_denied;
-        }
-        std::uint64_t last = page->first;
-        for (auto each = page;
-             each != space.pages.end() && each->first == last && each->second.stack_gap != 0;
-             ++each, ++last)
-            each->second.stack_gap = 0;
-    }
-    if (const auto error = load(name, address)) return error;
+    if (const auto error = load(object != nullptr ? *object : name, address)) return error;
     contents[page->second.frame] = word;
     return std::nullopt;
 }

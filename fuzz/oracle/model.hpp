@@ -38,6 +38,8 @@ struct ModelSpace {
     Levels levels = Levels::four;
     std::uint64_t lineage = 0;  // the same for all forks and snapshots of a space
     bool is_snapshot = false;
+    bool is_supervisor = false;
+    std::uint64_t supervisor = 0;  // the lineage of the object that the upper half is of
     std::map<std::uint64_t, ModelPage> pages;  // by page number (address >> 12)
 };
 
@@ -55,6 +57,9 @@ class Model {
 
     // What the call must return, and its effect if that is success.
     std::optional<ErrorCode> create(const std::string& name, Levels levels);
+    std::optional<ErrorCode> create_supervisor(const std::string& name, Levels levels);
+    std::optional<ErrorCode> create_sharing(const std::string& name, Levels levels,
+                                            const std::string& supervisor);
     // A copy of everything, at once: that pages are copied only when they are written must not be
     // seen.
     std::optional<ErrorCode> fork(const std::string& from, const std::string& to, bool snapshot);
@@ -88,7 +93,11 @@ class Model {
     // Forgets the contents of frames that no page has any more.
     void prune();
 
+    // With the pages of the supervisor object, if it shares one's.
+    std::map<std::uint64_t, ModelPage> pages_of(const ModelSpace& space) const;
+
   private:
+    const std::string* name_of_supervisor(const ModelSpace& space) const;
     std::optional<ErrorCode> check(const ModelSpace& space, Range range,
                                    std::optional<Protection> protection) const;
     std::map<std::uint64_t, ModelPage> copied(const std::map<std::uint64_t, ModelPage>& pages);

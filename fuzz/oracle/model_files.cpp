@@ -30,12 +30,28 @@ std::optional<ErrorCode> Model::map_file(const std::string& name, Range range,
 
 std::optional<ErrorCode> Model::load(const std::string& name, VirtAddr address) {
     ModelSpace& space = spaces.at(name);
+    if (const auto* const object = name_of_supervisor(space);
+        object != nullptr && address.bits() >> 63)
+        return load(*object, address);
     const auto found = space.pages.find(address.bits() >> 12);
     if (found == space.pages.end()) return ErrorCode::not_mapped;
     ModelPage& page = found->second;
     if (page.guard) return ErrorCode::permission_denied;
     if (page.frame != 0) return std::nullopt;
     if (space.is_snapshot) return ErrorCode::permission_denied;
+    if (const std::uint64_t gap = found->second.stack_gap; gap != 0) {
+        for (auto below = found; below != space.pages.begin();) {
+            --below;
+            if (below->first + gap < found->first) break;
+            if (!below->second.guard && below->second.stack_gap == 0)
+                return ErrorCode::permission_denied;
+        }
+        std::uint64_t last = found->first;
+        for (auto each = found;
+             each != space.pages.end() && each->first == last && each->second.stack_gap != 0;
+             ++each, ++last)
+            each->second.stack_gap = 0;
+    }
     if (page.file.name.empty()) {
         page.frame = next_frame_++;
         contents[page.frame] = 0;

@@ -137,12 +137,14 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         return call;
     }
     call.space = words.word("space");
-    if (verb == "create") {
-        call.verb = Verb::create;
+    if (verb == "create" || verb == "supervisor") {
+        call.verb = verb == "create" ? Verb::create : Verb::create_supervisor;
         if (const auto levels = words.optional_word()) {
             if (*levels != "3" && *levels != "4" && *levels != "5")
                 words.complain("a space has 3, 4 or 5 levels");
             call.levels = static_cast<Levels>((*levels)[0] - '0');
+            if (verb == "create") call.other = words.optional_word().value_or("");
+            if (!call.other.empty()) call.verb = Verb::create_sharing;
         }
     } else if (verb == "rename" || verb == "fork" || verb == "snapshot" || verb == "rollback") {
         call.verb = verb == "rename"     ? Verb::rename
@@ -293,6 +295,11 @@ std::string text_of(const Call& call) {
     switch (call.verb) {
         case Verb::create:
             return fmt::format("create {} {}", call.space, static_cast<int>(call.levels));
+        case Verb::create_supervisor:
+            return fmt::format("supervisor {} {}", call.space, static_cast<int>(call.levels));
+        case Verb::create_sharing:
+            return fmt::format("create {} {} {}", call.space, static_cast<int>(call.levels),
+                               call.other);
         case Verb::fork:
             return fmt::format("fork {} {}", call.space, call.other);
         case Verb::snapshot:

@@ -4,7 +4,8 @@
 //     frames 2MiB                         how much of it becomes frames at first; all without it
 //     lanes 1024                          of libpmemobj; 64 without this line; 0: as it is made
 //     file NAME PAGES                     a file that there is before everything else
-//     create SPACE [3|4|5]
+//     create SPACE [3|4|5 [SUPERVISOR]]   with the half of that object
+//     supervisor SPACE [3|4|5]            such an object
 //     fork SPACE TO / snapshot SPACE TO   a space or a snapshot with all that SPACE has
 //     rollback SPACE SNAPSHOT
 //     rename SPACE TO

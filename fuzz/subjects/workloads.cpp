@@ -182,6 +182,42 @@ const std::vector<NamedWorkload>& workloads() {
             write b 0x40600000 8
             write a 0x407c0000 9
         )"},
+        {"supervisor_create", "a supervisor object, and spaces that come and go with its half", R"(
+            create a
+            operations
+            supervisor k
+            create b 4 k
+            begin
+            create c 4 k
+            map c 0x40000000 1 rw
+            commit
+            remove b
+            release 1000
+        )"},
+        {"supervisor_change", "what a supervisor object maps is there for all that share it", R"(
+            supervisor k
+            create a 4 k
+            map a 0x40000000 1 rw
+            snapshot a s
+            operations
+            map k 0xffff800000000000 3 rw
+            lazy k 0xffffffffffe00000 512 rw
+            write a 0xffffffffffe01000 7
+            unmap k 0xffff800000001000 1
+            rollback a s
+            protect k 0xffff800000000000 1 r
+        )"},
+        {"supervisor_move", "another base for a half that two roots link to", R"(
+            supervisor k
+            create a 4 k
+            map k 0xffff800000000000 3 rw
+            move 0
+            reopen
+            operations
+            unmap k 0xffff800000001000 1
+            finish_moves
+        )",
+         40},
         {"overcommit", "policies that are set, and refuse and permit", R"(
             create a
             map a 0x40000000 3 rw

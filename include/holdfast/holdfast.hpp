@@ -17,7 +17,8 @@
 #include "holdfast/snapshot.hpp"  // forks and snapshots, differences
 #include "holdfast/space.hpp"     // Space: map, unmap, protect, translate, read, write
 #include "holdfast/store.hpp"     // Store: create, open, the directory of spaces
-#include "holdfast/tlb.hpp"       // Tlb
+#include "holdfast/supervisor.hpp"         // a half that many spaces share
+#include "holdfast/tlb.hpp"                // Tlb
 #include "holdfast/transaction.hpp"        // Transaction
 #include "holdfast/translation_cache.hpp"  // what a Tlb is beside its spaces
 #include "holdfast/types.hpp"              // VirtAddr, PhysAddr, Range, Protection

@@ -8,7 +8,8 @@
 // writable, whether it has a frame already or gets one by its first write. A fork is charged for
 // all that it could copy, as a space of its own; so is a stack, page by page as it grows. Not
 // counted are guards, a stack's room, pages that cannot be written (protect charges them when they
-// can), pages that are mapped shared, snapshots, which nobody writes, and tables.
+// can), pages that are mapped shared, snapshots, which nobody writes, and tables. A
+// private page of a file (file.hpp) counts from when it is loaded, and is not refused then.
 //
 // The policy is the store's, on the medium: it holds after a restart until another is set. The
 // count is not on the medium. Under `never` it is worked out by the first call that needs it after

@@ -98,12 +98,14 @@ struct MapOptions {
 struct SpaceInfo {
     std::string name;
     Levels levels = Levels::four;
-    PhysAddr root;                     // what CR3 would hold, without flags
+    PhysAddr root;  // what CR3 would hold, without flags
+    // Of what is its own; the half of a supervisor object is not.
     std::uint64_t mapped_bytes = 0;    // including lazy pages
     std::uint64_t resident_bytes = 0;  // with a frame
     std::uint64_t huge_bytes = 0;      // in pages of 2 MiB or 1 GiB
     std::uint64_t tables = 0;          // frames that hold tables of this space, the root included
     std::optional<unsigned> region;    // that it prefers
+    std::string supervisor;            // whose half it shares (supervisor.hpp); mostly empty
 };
 
 class Space {

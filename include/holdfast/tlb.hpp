@@ -70,7 +70,7 @@ class Tlb {
     // of 4 KiB or 2 MiB takes no call, and touches no persistent memory.
     [[gnu::always_inline]] std::expected<Translation, Fault> translate(VirtAddr address,
                                                                        Protection access = {}) {
-        if (version_->load(std::memory_order_acquire) == seen_) [[likely]] {
+        if (version_->load(std::memory_order_acquire) == seen_ && address <= last_own_) [[likely]] {
             using enum PageSize;
             if (const auto* hit = cache_.find_at_hint<size_4KiB>(tag_, address, access)) [[likely]]
                 return TranslationCache::translation<size_4KiB>(*hit, address);
@@ -107,6 +107,11 @@ class Tlb {
         return TlbTag(static_cast<std::uint32_t>(index + 1));
     }
     std::expected<Translation, Fault> translate_further(VirtAddr address, Protection access);
+    // In the space of that tag, which has seen of its changes what `known_` says.
+    std::expected<Translation, Fault> translate_as(std::size_t index, VirtAddr address,
+                                                   Protection access);
+    // The tag that the space has, or takes from another; not from the one that is looked up in.
+    std::optional<std::size_t> index_of(const Space& space);
     void catch_up(std::size_t index);
     void catch_up_all();
 
@@ -114,6 +119,9 @@ class Tlb {
     // Of the space that is looked up in.
     const std::atomic<std::uint64_t>* version_ = nullptr;
     std::uint64_t seen_ = 0;
+    // Addresses beyond are a supervisor object's (supervisor.hpp), and have entries of its tag,
+    // which all spaces that share it use.
+    VirtAddr last_own_{~std::uint64_t{0}};
     TlbTag tag_;
     std::size_t current_ = 0;
 

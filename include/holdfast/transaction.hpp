@@ -39,6 +39,10 @@ struct SpaceOptions {
     // The region (region.hpp) whose frames pages get first; when it is full or out of reach, and
     // without one, the pool's. Tables are always in the pool.
     std::optional<unsigned> region = {};
+    // The name of a supervisor object (supervisor.hpp), whose half the space's upper half is.
+    std::string supervisor = {};
+    // Make such an object.
+    bool is_supervisor = false;
 };
 
 class Transaction {

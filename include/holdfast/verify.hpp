@@ -3,7 +3,8 @@
 // The invariants, by name; `verify` reports each place where one does not hold:
 //   I1 entry      every entry's tag fits its bits, slot, level and the target frame's generation
 //   I2 table      a table frame is linked at the level, by the owner and at the index it says
-//   I3 reference  a frame's reference count is the number of entries that point to it
+//   I3 reference  a frame's reference count is the number of entries that point to it (those that
+//                 only share a supervisor half, supervisor.hpp, do not count)
 //   I4 account    reachable + limbo + building + free = all frames; none is two of these
 //   I5 metadata   every frame metadata record and every space record passes its checksum
 //   I6 directory  every name leads to one space record, and every space record has one name

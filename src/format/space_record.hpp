@@ -15,7 +15,11 @@
 //      294    2  generation of the frame that origin names
 //      296    8  origin: the record of the space that a snapshot was taken of, by its home number
 //                (superblock.hpp); 0 for a space
-//      304   16  (zero)
+//      304    8  supervisor half: the record of the supervisor object that the upper half is of, as
+//                `origin`; 0 for none
+//      312    4  owner of that object, of whose lineage the tables of the upper half are
+//      316    2  generation of the frame that supervisor names
+//      318    2  (zero)
 //      320    8  quota: how many pages may have frames, 0 for no limit (reclaim.hpp)
 //      328  176  (zero)
 //      504    8  CRC-32 over bytes 0..503, zero-extended
@@ -40,7 +44,9 @@ inline constexpr std::size_t kSpaceNameMax = 255;
 
 // A snapshot is a space that nobody changes. Forks and snapshots of a space have its owner: they
 // are of one lineage, and share tables. A file object (file_record.hpp) is nobody's address space.
-enum class SpaceKind : std::uint8_t { address_space = 1, snapshot = 2, file = 3 };
+// A supervisor object has an upper half only, which other spaces have by links from their roots to
+// the same tables.
+enum class SpaceKind : std::uint8_t { address_space = 1, snapshot = 2, file = 3, supervisor = 4 };
 
 struct SpaceRecord {
     std::uint64_t magic;
@@ -55,7 +61,10 @@ struct SpaceRecord {
     std::uint8_t reserved0[5];
     std::uint16_t origin_generation;
     std::uint64_t origin;
-    std::uint8_t reserved1[16];
+    std::uint64_t supervisor;
+    std::uint32_t supervisor_owner;
+    std::uint16_t supervisor_generation;
+    std::uint8_t reserved1[2];
     std::uint64_t quota_pages;
     std::uint8_t reserved2[176];
     std::uint64_t checksum;
@@ -64,12 +73,19 @@ struct SpaceRecord {
     std::uint64_t computed_checksum() const {
         return Crc32().add({reinterpret_cast<const std::byte*>(this), 504}).value();
     }
+    // Of whose lineage the tables of the upper half are: of its own for a supervisor object, and 0
+    // for a space that has a half of its own.
+    std::uint32_t upper_owner() const {
+        return kind == SpaceKind::supervisor ? owner : supervisor_owner;
+    }
     std::string_view name_view() const {
         return {name, name_length <= kSpaceNameMax ? name_length : kSpaceNameMax};
     }
 };
 static_assert(offsetof(SpaceRecord, origin_generation) == 294 &&
               offsetof(SpaceRecord, origin) == 296);
+static_assert(offsetof(SpaceRecord, supervisor) == 304 &&
+              offsetof(SpaceRecord, supervisor_generation) == 316);
 static_assert(offsetof(SpaceRecord, checksum) == 504 && offsetof(SpaceRecord, root) == 512);
 static_assert(sizeof(SpaceRecord) == 520 && std::is_trivially_copyable_v<SpaceRecord>);
 

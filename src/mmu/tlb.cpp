@@ -43,8 +43,7 @@ Result<Tlb> Tlb::create(const Space& space, const TlbOptions& options) {
     return Tlb(space, options);
 }
 
-void Tlb::switch_to(const Space& space) {
-    known_[current_].seen = seen_;
+std::optional<std::size_t> Tlb::index_of(const Space& space) {
     const auto has_it = [&](const Known& known) {
         return known.space && &known.space->state() == &space.state();
     };
@@ -55,16 +54,29 @@ void Tlb::switch_to(const Space& space) {
             return a.switched < b.switched;
         });
         const auto index = static_cast<std::size_t>(known - known_.begin());
+        if (index == current_ && known->space) return std::nullopt;
         counters_.flushed += cache_.drop(tag_of(index));
         *known = {.space = space,
                   .seen = space.state().changes.version().load(std::memory_order_acquire) &
                           ~std::uint64_t{1}};
     }
-    known->switched = ++switches_;
-    current_ = static_cast<std::size_t>(known - known_.begin());
+    return static_cast<std::size_t>(known - known_.begin());
+}
+
+void Tlb::switch_to(const Space& space) {
+    known_[current_].seen = seen_;
+    // Of several the one that is looked up in was switched to last, and of one it may go.
+    if (known_.size() == 1 && known_[0].space && &known_[0].space->state() != &space.state()) {
+        counters_.flushed += cache_.drop(tag_of(0));
+        known_[0] = {};
+    }
+    current_ = *index_of(space);
+    known_[current_].switched = ++switches_;
     tag_ = tag_of(current_);
     version_ = &space.state().changes.version();
-    seen_ = known->seen;
+    seen_ = known_[current_].seen;
+    const bool shares = space.state().supervisor != nullptr;
+    last_own_ = VirtAddr(~std::uint64_t{0} >> (shares ? 1 : 0));
 }
 
 void Tlb::flush() { counters_.flushed += cache_.drop_all(); }
@@ -106,23 +118,45 @@ void Tlb::catch_up_all() {
 }
 
 std::expected<Translation, Fault> Tlb::translate_further(VirtAddr address, Protection access) {
+    known_[current_].seen = seen_;
+    if (address > last_own_) {
+        const Space half(known_[current_].space->state().supervisor);
+        if (const auto index = index_of(half)) {
+            known_[*index].switched = ++switches_;
+            known_[current_].switched = ++switches_;
+            return translate_as(*index, address, access);
+        }
+        // There is one tag only, and nowhere to remember it.
+        ++counters_.misses;
+        auto found = std::as_const(half).translate(address, access);
+        if (!found) ++counters_.faults;
+        return found;
+    }
+    auto found = translate_as(current_, address, access);
+    seen_ = known_[current_].seen;
+    return found;
+}
+
+std::expected<Translation, Fault> Tlb::translate_as(std::size_t index, VirtAddr address,
+                                                    Protection access) {
     // What the walk finds is remembered as of an even version from before the walk: if a commit
     // changes the page meanwhile, the entry is among those to be forgotten.
-    bool is_settled = version_->load(std::memory_order_acquire) == seen_;
+    const Space& space = *known_[index].space;
+    const std::atomic<std::uint64_t>& version = space.state().changes.version();
+    const TlbTag tag = tag_of(index);
+    bool is_settled = version.load(std::memory_order_acquire) == known_[index].seen;
     if (!is_settled) {
-        known_[current_].seen = seen_;
-        catch_up(current_);
-        seen_ = known_[current_].seen;
-        is_settled = version_->load(std::memory_order_acquire) == seen_;
+        catch_up(index);
+        is_settled = version.load(std::memory_order_acquire) == known_[index].seen;
     }
     if (is_settled) {
-        if (const auto hit = cache_.find(tag_, address, access)) return *hit;
-        if (access != Protection() && cache_.contains(tag_, address)) ++counters_.permission_misses;
+        if (const auto hit = cache_.find(tag, address, access)) return *hit;
+        if (access != Protection() && cache_.contains(tag, address)) ++counters_.permission_misses;
     }
     ++counters_.misses;
-    auto found = std::as_const(*known_[current_].space).translate(address, access);
+    auto found = space.translate(address, access);
     if (found)
-        cache_.insert(tag_, address, *found);
+        cache_.insert(tag, address, *found);
     else
         ++counters_.faults;
     return found;

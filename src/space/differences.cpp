@@ -39,7 +39,7 @@ class Comparison {
     static Side table_of(const table::Root& root) {
         Side side;
         side.entry = root.entry;
-        side.position = {root.top(), root.owner, 0};
+        side.position = table::top_position(root);
         side.is_table = true;
         return side;
     }

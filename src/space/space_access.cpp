@@ -30,13 +30,14 @@ std::expected<Translation, Fault> walk_once(const PhysicalMemory& memory, const 
 Fault confirmed(const PhysicalMemory& memory, SpaceState& space, VirtAddr address,
                 std::expected<Translation, Fault>& result) {
     for (int attempt = 0; attempt < 1000 && !result && result.error().is_damage(); ++attempt) {
-        const bool alone = space.writer.lock(false) == WriterLock::Outcome::locked;
+        WriterLock& writer = space.responsible_for(address).writer;
+        const bool alone = writer.lock(false) == WriterLock::Outcome::locked;
         {
             const ReaderSection section;
             result = walk_once(memory, space, address);
         }
         if (alone) {
-            space.writer.unlock();
+            writer.unlock();
             break;
         }
         std::this_thread::yield();
@@ -175,12 +176,20 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
     };
     std::vector<Run> runs;
     std::size_t first_of_part = 0;  // what lies before it is not continued
-    std::vector<Annotation> names;
+    std::vector<Annotation> names, names_of_half;
+    if (space.supervisor != nullptr) {
+        // Not held together with the other: a commit may hold both, in any order.
+        const std::shared_lock lock(space.supervisor->names);
+        auto half = Annotations(memory.pool(), space.supervisor->annotations).in(pages);
+        if (!half) return std::unexpected(half.error());
+        names_of_half = std::move(*half);
+    }
     {
         const std::shared_lock lock(space.names);
         auto all = Annotations(memory.pool(), space.annotations).in(pages);
         if (!all) return std::unexpected(all.error());
         names = std::move(*all);
+        names.insert(names.end(), names_of_half.begin(), names_of_half.end());
         const ReaderSection section;
         const table::Root root = space.root();
         if (root.entry.is_empty()) return fail(ErrorCode::stale, "the space was removed");
@@ -265,6 +274,7 @@ SpaceInfo info(const PhysicalMemory& memory, const SpaceState& space) {
     info.name = space.name();
     info.levels = space.levels;
     if (const std::uint8_t region = space.preferred_region) info.region = region - 1;
+    if (space.supervisor != nullptr) info.supervisor = space.supervisor->name();
     const ReaderSection section;
     const table::Root root = space.root();
     if (root.entry.is_empty()) return info;
@@ -278,7 +288,7 @@ SpaceInfo info(const PhysicalMemory& memory, const SpaceState& space) {
         if (visited.level > 1) info.huge_bytes += visited.pages.count() << kPageShift;
     };
     visitor.table = [&](FrameNumber, const table::TablePosition&) { ++info.tables; };
-    table::visit(memory, root, table::all_pages(space.levels), visitor);
+    table::visit(memory, root, table::own_pages(root), visitor);
     return info;
 }
 

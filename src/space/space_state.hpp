@@ -26,6 +26,7 @@ class SpaceState {
           record(record_in),
           levels(static_cast<Levels>(on_medium.levels)),
           owner(on_medium.owner),
+          upper_owner(on_medium.upper_owner()),
           is_snapshot(on_medium.kind == format::SpaceKind::snapshot),
           is_file(on_medium.kind == format::SpaceKind::file),
           preferred_region(on_medium.preferred_region),
@@ -35,7 +36,8 @@ class SpaceState {
     // What readers start from; an empty entry before the space is committed and after it is
     // removed.
     table::Root root() const {
-        return {table::Entry(root_bits.load(std::memory_order_acquire)), levels, owner};
+        return {table::Entry(root_bits.load(std::memory_order_acquire)), levels, owner,
+                upper_owner};
     }
     std::string name() const {
         const std::shared_lock guard(names);
@@ -50,8 +52,17 @@ class SpaceState {
     const FrameNumber record;
     const Levels levels;
     const format::OwnerId owner;
+    const format::OwnerId upper_owner;  // as in Root
     const bool is_snapshot;
     const bool is_file;  // the pages of a mapped file (format/file_record.hpp)
+    bool is_supervisor() const { return upper_owner == owner; }
+    bool shares_upper_half() const { return upper_owner != 0 && !is_supervisor(); }
+    // The object that the upper half is of, if it is another's, and could be opened.
+    std::shared_ptr<SpaceState> supervisor = {};
+    // Whose writers change what the address is mapped to.
+    SpaceState& responsible_for(VirtAddr address) {
+        return supervisor != nullptr && address.bits() >> 63 != 0 ? *supervisor : *this;
+    }
 
     std::atomic<std::uint64_t> root_bits = 0;
     // By every commit that takes away or changes a translation.

@@ -57,7 +57,8 @@ CommitCharge::Count CommitCharge::count() const {
         // What a file object has, others map.
         if (record == nullptr || record->kind == format::SpaceKind::file) return true;
         const table::Root root{table::Entry(pool::load_word(&record->root)),
-                               static_cast<Levels>(record->levels), record->owner};
+                               static_cast<Levels>(record->levels), record->owner,
+                               record->upper_owner()};
         if (!table::check_root(memory, root)) return true;
         std::uint64_t pages = 0;
         table::Visitor visitor;
@@ -68,7 +69,7 @@ CommitCharge::Count CommitCharge::count() const {
                 }))
                 pages += visited.pages.count();
         };
-        table::visit(memory, root, table::all_pages(root.levels), visitor);
+        table::visit(memory, root, table::own_pages(root), visitor);
         count.spaces[record_frame.value()] = pages;
         if (record->kind != format::SpaceKind::snapshot) count.committed += pages;
         return true;

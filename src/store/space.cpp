@@ -53,8 +53,10 @@ Result<void> with_reclaim(const std::shared_ptr<detail::SpaceState>& space, cons
 
 // What follows the fault, if anything can: afterwards the access is permitted, or has another
 // fault.
-Result<void> resolve(const std::shared_ptr<detail::SpaceState>& space, const Fault& fault,
+Result<void> resolve(const std::shared_ptr<detail::SpaceState>& of, const Fault& fault,
                      Protection access, const char* action) {
+    // In a supervisor half it is the object's, whoever has met it.
+    const auto& space = TransactionState::responsible_for(of, fault.address);
     const bool demand_zero = fault.kind == FaultKind::demand_zero,
                copy_on_write = fault.kind == FaultKind::copy_on_write,
                swapped = fault.kind == FaultKind::swapped,
@@ -156,7 +158,8 @@ Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) con
         }
         const std::size_t size =
             std::min<std::size_t>(destination.size(), kPageSize - address.page_offset());
-        if (auto done = detail::read_file_page(*state_, *copied.fault, destination.first(size));
+        if (auto done = detail::read_file_page(state_->responsible_for(address), *copied.fault,
+                                               destination.first(size));
             !done)
             return done;
         destination = destination.subspan(size);
@@ -167,6 +170,9 @@ Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) con
 
 Result<void> Space::write(VirtAddr address, std::span<const std::byte> source) {
     if (auto begun = state_->store->begin_data_changes(); !begun) return begun;
+    // All other pages of a snapshot are copied on write.
+    if (state_->is_snapshot && &state_->responsible_for(address) != state_.get())
+        if (auto fine = TransactionState::check_change(*state_); !fine) return fine;
     while (!source.empty()) {
         const auto copied = space::write(state_->store->memory, *state_, address, source);
         source = source.subspan(copied.size_bytes);

@@ -72,7 +72,8 @@ Result<std::vector<std::string>> Store::space_names() const {
     std::vector<std::string> names;
     state_->visit_records([&](std::string_view name, const format::SpaceRecord* record) {
         // One that is damaged is of no known kind, and said to be when it is opened.
-        if (record == nullptr || record->kind == format::SpaceKind::address_space)
+        if (record == nullptr || record->kind == format::SpaceKind::address_space ||
+            record->kind == format::SpaceKind::supervisor)
             names.emplace_back(name);
     });
     return names;

@@ -277,7 +277,8 @@ const format::SpaceRecord* StoreState::space_record(FrameNumber frame) const {
     if (record->magic != format::kSpaceMagic || record->checksum != record->computed_checksum() ||
         record->owner != metadata->owner || record->levels < 3 || record->levels > 5 ||
         (record->kind != format::SpaceKind::address_space &&
-         record->kind != format::SpaceKind::snapshot && record->kind != format::SpaceKind::file))
+         record->kind != format::SpaceKind::snapshot && record->kind != format::SpaceKind::file &&
+         record->kind != format::SpaceKind::supervisor))
         return nullptr;
     return record;
 }
@@ -318,7 +319,8 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
                         "`verify`",
                         pool->path(), name, frame));
     const table::Root root{table::Entry(pool::load_word(&record->root)),
-                           static_cast<Levels>(record->levels), record->owner};
+                           static_cast<Levels>(record->levels), record->owner,
+                           record->upper_owner()};
     if (!table::check_root(memory, root))
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the root of space \"{}\" fails its checks; run `verify`",
@@ -380,13 +382,27 @@ Result<std::shared_ptr<SpaceState>> StoreState::resolve(const Handle& handle) {
     return space;
 }
 
+// Nothing if there is none, or it is damaged: then nobody can change it either.
+std::shared_ptr<SpaceState> StoreState::supervisor_of(const format::SpaceRecord& record) {
+    if (record.supervisor == 0) return nullptr;
+    const auto frame = memory.at_home(FrameNumber(record.supervisor));
+    const auto metadata = frame ? memory.valid_metadata(*frame) : std::nullopt;
+    const format::SpaceRecord* const object = metadata ? space_record(*frame) : nullptr;
+    if (object == nullptr || metadata->generation != record.supervisor_generation ||
+        object->owner != record.supervisor_owner || object->kind != format::SpaceKind::supervisor)
+        return nullptr;
+    return shared_space(*frame, *object);
+}
+
 std::shared_ptr<SpaceState> StoreState::shared_space(FrameNumber frame,
                                                      const format::SpaceRecord& record) {
+    auto supervisor = supervisor_of(record);
     const std::scoped_lock lock(spaces_mutex_);
     std::weak_ptr<SpaceState>& known = spaces_[frame.value()];
     if (auto space = known.lock()) return space;
     auto space = std::make_shared<SpaceState>(shared_from_this(), frame, record);
     if (record.quota_pages != 0) count_frames();
+    space->supervisor = std::move(supervisor);
     space->root_bits = pool::load_word(&record.root);
     space->annotations = record.annotations_offset;
     known = space;

@@ -65,6 +65,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     // The state that all handles of this record share.
     std::shared_ptr<SpaceState> shared_space(FrameNumber record,
                                              const format::SpaceRecord& on_medium);
+    std::shared_ptr<SpaceState> supervisor_of(const format::SpaceRecord& record);
     void remember_space(const std::shared_ptr<SpaceState>& space);
     void forget_space(FrameNumber record);
     // Nothing if the record fails its checks.

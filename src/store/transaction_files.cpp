@@ -101,7 +101,8 @@ Result<std::shared_ptr<SpaceState>> TransactionState::make_file(const KnownFile&
     const FileRecord on_medium = file.on_medium();
     store_->pool->copy(store_->memory.host(record_frame->frame) + format::kFileRecordAt, &on_medium,
                        on_medium.used_bytes());
-    auto space = make_space(FileRecord::name_of(*owner), record, *record_frame, *root_table);
+    auto space =
+        make_space(FileRecord::name_of(*owner), record, *record_frame, *root_table, nullptr);
     if (space) joined_.back().new_file = file;
     return space;
 }

@@ -30,6 +30,12 @@ Result<std::shared_ptr<SpaceState>> TransactionState::fork_space(
     if (auto fine = check_unused(name); !fine) return std::unexpected(fine.error());
     auto from = join(source);
     if (!from) return std::unexpected(from.error());
+    if (source->is_supervisor())
+        return fail(
+            ErrorCode::invalid_argument,
+            fmt::format("\"{}\" is a supervisor object, which is there once: it has no forks "
+                        "and snapshots; create spaces that share it",
+                        source->name()));
     const auto spoil = [&](Error error) {
         spoiled_ = error;
         return std::unexpected(std::move(error));
@@ -46,6 +52,11 @@ Result<std::shared_ptr<SpaceState>> TransactionState::fork_space(
     record.owner = source->owner;
     record.levels = static_cast<std::uint8_t>(source->levels);
     record.kind = kind;
+    const auto* const origin =
+        reinterpret_cast<const SpaceRecord*>(store_->memory.host(source->record));
+    record.supervisor = origin->supervisor;
+    record.supervisor_owner = origin->supervisor_owner;
+    record.supervisor_generation = origin->supervisor_generation;
     record.preferred_region = (*from)->new_region.value_or(source->preferred_region);
     if (kind == format::SpaceKind::snapshot) {
         const auto metadata = session_.metadata_of(source->record);
@@ -55,7 +66,7 @@ Result<std::shared_ptr<SpaceState>> TransactionState::fork_space(
     }
     // The first write of either to what they share takes a frame.
     const std::int64_t pages = charge_of(**from);
-    auto space = make_space(name, record, *record_frame, *root_table);
+    auto space = make_space(name, record, *record_frame, *root_table, source->supervisor);
     if (!space) return space;
     joined_.back().annotations = std::move(annotations);
     if (auto fine = charge(joined_.back(), pages); !fine) return spoil(fine.error());

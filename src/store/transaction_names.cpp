@@ -120,10 +120,9 @@ Result<void> TransactionState::check_unused(const std::string& name) {
     return {};
 }
 
-Result<std::shared_ptr<SpaceState>> TransactionState::make_space(const std::string& name,
-                                                                 SpaceRecord record,
-                                                                 table::TakenFrame record_frame,
-                                                                 table::TakenFrame root_table) {
+Result<std::shared_ptr<SpaceState>> TransactionState::make_space(
+    const std::string& name, SpaceRecord record, table::TakenFrame record_frame,
+    table::TakenFrame root_table, std::shared_ptr<SpaceState> supervisor) {
     record.magic = format::kSpaceMagic;
     record.created_epoch = store_->boot_epoch();
     set_name(record, name);
@@ -136,9 +135,10 @@ Result<std::shared_ptr<SpaceState>> TransactionState::make_space(const std::stri
     store_->pool->copy(store_->memory.host(record_frame.frame), &record, sizeof record);
 
     auto space = std::make_shared<SpaceState>(store_, record_frame.frame, record);
+    space->supervisor = std::move(supervisor);
     space->writer.lock(true);  // nobody else can know it
     Joined joined{.space = space,
-                  .root = {root_entry, levels, record.owner},
+                  .root = {root_entry, levels, record.owner, record.upper_owner()},
                   .annotations = space::Annotations(*store_->pool, 0)};
     joined.created = true;
     joined_.push_back(std::move(joined));
@@ -157,8 +157,18 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
         spoiled_ = error;
         return std::unexpected(std::move(error));
     };
+    std::shared_ptr<SpaceState> supervisor;
+    if (!options.supervisor.empty()) {
+        auto found = named_supervisor(options);
+        if (!found) return found;
+        supervisor = std::move(*found);
+    }
     auto owner = next_owner();
     if (!owner) return spoil(owner.error());
+    // All of the tables of the half at once: they need no log.
+    if (options.is_supervisor)
+        if (auto done = session_.reserve(format::kEntriesPerTable / 2 + 2); !done)
+            return spoil(done.error());
     auto record_frame = session_.take(format::FrameKind::space_record, *owner, 0);
     if (!record_frame) return spoil(record_frame.error());
     auto root_table = session_.take_table({static_cast<unsigned>(options.levels), *owner, 0});
@@ -166,9 +176,16 @@ Result<std::shared_ptr<SpaceState>> TransactionState::create_space(const std::st
     SpaceRecord record{};
     record.owner = *owner;
     record.levels = static_cast<std::uint8_t>(options.levels);
-    record.kind = format::SpaceKind::address_space;
+    record.kind =
+        options.is_supervisor ? format::SpaceKind::supervisor : format::SpaceKind::address_space;
     record.preferred_region = *region;
-    return make_space(name, record, *record_frame, *root_table);
+    if (options.is_supervisor)
+        if (auto done = make_half(*root_table, options.levels, *owner); !done)
+            return spoil(done.error());
+    if (supervisor)
+        if (auto done = link_half(*root_table, record, supervisor); !done)
+            return spoil(done.error());
+    return make_space(name, record, *record_frame, *root_table, std::move(supervisor));
 }
 
 Result<void> TransactionState::rename_space(const std::string& from, const std::string& to) {
@@ -220,6 +237,8 @@ Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
                                       const std::string& name) {
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
+    if ((*space)->is_supervisor())
+        if (auto fine = check_unshared(**space); !fine) return fine;
     const table::Root& root = (*joined)->root;
     const auto table_metadata = session_.metadata(root.entry.frame());
     const auto record_metadata = session_.metadata(space->record);

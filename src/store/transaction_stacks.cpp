@@ -49,8 +49,11 @@ Result<void> TransactionState::map_stack(TableEditor& editor, PageRange pages,
     return map({mapped, pages.end}, AbsentKind::demand_zero, protection, 0);
 }
 
-Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& space,
-                                          VirtAddr address, bool populate) {
+Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& of, VirtAddr address,
+                                          bool populate) {
+    const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
+    if (auto fine = check_half(*space, "access", {address, 1}, {}); !fine)
+        return std::unexpected(fine.error());
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     if (auto fine = check_change(*space); !fine) return std::unexpected(fine.error());

@@ -125,6 +125,7 @@ Result<void> TransactionState::check(const Joined& joined, const char* action, R
         return refuse("the range is not canonical for the levels of the space");
     if (protection && !protection->readable())
         return refuse("a present page can always be read on x86-64, so the protection needs r");
+    if (auto fine = check_half(*joined.space, action, range, protection); !fine) return fine;
     pages.begin = page_index(range.start, levels);
     pages.end = pages.begin + range.pages();
     return {};
@@ -210,6 +211,13 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
 Result<void> TransactionState::check_page_size(const Joined& joined, Range range,
                                                const MapOptions& options) {
     const std::uint64_t size = bytes(options.page_size);
+    if (joined.space->is_supervisor() &&
+        table::level_of(options.page_size) == static_cast<unsigned>(joined.space->levels))
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("cannot map pages of 1 GiB in \"{}\": with three levels of tables "
+                                "they would stand in the root, of which the spaces that share the "
+                                "half have their own; use 2 MiB, or four levels",
+                                joined.space->name()));
     if (range.start.bits() % size == 0 && range.size_bytes % size == 0) return {};
     return fail(ErrorCode::invalid_argument,
                 fmt::format("cannot map {:#x}..{:#x} in space \"{}\" with pages of {}: start and "
@@ -323,8 +331,9 @@ Result<std::uint64_t> TransactionState::mark(const std::shared_ptr<SpaceState>& 
     return (*joined)->annotations.mark(pages, store_->next_mark());
 }
 
-Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space,
-                                        VirtAddr address) {
+Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& of, VirtAddr address) {
+    const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
+    if (auto fine = check_half(*space, "access", {address, 1}, {}); !fine) return fine;
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     if (auto fine = check_change(*space); !fine) return fine;
@@ -336,7 +345,9 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& space
                           .populate(page_index(address, space->levels), *where, largest));
 }
 
-Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address) {
+Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& of, VirtAddr address) {
+    const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
+    if (auto fine = check_half(*space, "access", {address, 1}, {}); !fine) return fine;
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     if (auto fine = check_change(*space); !fine) return fine;

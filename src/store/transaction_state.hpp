@@ -81,6 +81,9 @@ class TransactionState {
     Result<void> swap_in(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     Result<void> set_quota(const std::shared_ptr<SpaceState>& space, std::uint64_t pages);
 
+    // The space, or the supervisor object whose half the address is of.
+    static const std::shared_ptr<SpaceState>& responsible_for(
+        const std::shared_ptr<SpaceState>& space, VirtAddr address);
     // permission_denied for a snapshot.
     static Result<void> check_change(const SpaceState& space);
 
@@ -117,11 +120,20 @@ class TransactionState {
     Result<std::shared_ptr<SpaceState>> make_space(const std::string& name,
                                                    format::SpaceRecord record,
                                                    table::TakenFrame record_frame,
-                                                   table::TakenFrame root_table);
+                                                   table::TakenFrame root_table,
+                                                   std::shared_ptr<SpaceState> supervisor);
     Result<std::optional<FrameNumber>> look_up(const std::string& name) const;
     Result<void> remove(const std::shared_ptr<SpaceState>& space, const std::string& name);
     Result<std::shared_ptr<SpaceState>> named(const std::string& name);
     Result<format::OwnerId> next_owner();
+    // The upper half, where it is a supervisor object's (transaction_supervisor.cpp).
+    static Result<void> check_half(const SpaceState& space, const char* action, Range range,
+                                   std::optional<Protection> protection);
+    Result<void> make_half(table::TakenFrame root, Levels levels, format::OwnerId owner);
+    Result<void> link_half(table::TakenFrame root, format::SpaceRecord& record,
+                           const std::shared_ptr<SpaceState>& supervisor);
+    Result<std::shared_ptr<SpaceState>> named_supervisor(const SpaceOptions& options);
+    Result<void> check_unshared(const SpaceState& supervisor);
     Result<void> check(const Joined& joined, const char* action, Range range,
                        std::optional<Protection> protection, table::PageRange& pages) const;
     static Result<void> check_page_size(const Joined& joined, Range range,

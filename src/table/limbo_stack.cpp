@@ -153,6 +153,17 @@ Result<void> LimboStack::release_data_frames(EditSession& session, FrameNumber t
     return {};
 }
 
+namespace {
+
+// Whether the link of a root is likely one to a supervisor object's table: of the upper half, and
+// not of this tree. It is not counted, and goes with the root, without a log.
+bool leads_away(FaultKind kind, const TablePosition& position, unsigned slot) {
+    return position.level >= 3 && position.index == 0 && slot >= kEntriesPerTable / 2 &&
+           (kind == FaultKind::wrong_table || kind == FaultKind::stale_entry);
+}
+
+}  // namespace
+
 Result<bool> LimboStack::release_one(EditSession::Services& services) {
     auto page = top_page();
     if (!page) return std::unexpected(page.error());
@@ -189,7 +200,8 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
                 const Entry entry = session.load_entry(table, slot);
                 if (!entry.is_table(position.level)) continue;
                 const TablePosition child = position.child(slot);
-                if (check_entry(memory_, entry, position, slot)) {
+                if (const auto kind = check_entry(memory_, entry, position, slot)) {
+                    if (leads_away(*kind, position, slot)) continue;
                     // Damaged, or not ours: nothing below it is released, and `verify` finds what
                     // nobody names any more. In the transaction of the table above.
                     session.store_undo(memory_.table(table) + slot, 0);

@@ -37,11 +37,11 @@ void TableEditor::copied(FrameNumber old, FrameNumber copy) {
 }
 
 // Whether the entries of this table that `part` touches are written into it: if they are few, or
-// it is fresh.
+// it is fresh, or no copy can take its place.
 bool TableEditor::is_edited_in_place(FrameNumber table, const TablePosition& position,
                                      PageRange part) const {
     const auto [first, end] = slots_touched(position, part);
-    return end - first <= kFewEntries || session_.is_fresh(table);
+    return end - first <= kFewEntries || position.is_pinned || session_.is_fresh(table);
 }
 
 Result<TableEditor::Place> TableEditor::place_of(PageRange range) {
@@ -219,6 +219,13 @@ Result<void> TableEditor::map_in(FrameNumber table, const TablePosition& positio
     if (auto fine = enter(table, position); !fine) return fine;
     const auto visit = [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
         const Entry old = session_.load_entry(table, slot);
+        if (old.is_empty() && position.level > 1 && position.child(slot).is_pinned)
+            return fail(ErrorCode::damaged,
+                        fmt::format("{}: the table for {:#x} of the supervisor half was lost, and "
+                                    "the spaces that share it would not see another; use another "
+                                    "supervisor object",
+                                    session_.memory().pool().path(),
+                                    address_of_page(part.begin, root_.levels).bits()));
         if (source == nullptr && whole && old.is_empty()) {
             // One entry stands for all the range below it.
             session_.store_entry(table, slot,
@@ -395,7 +402,7 @@ Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
             remove_entry(slot);
             // The frame goes with its entry: directly, or with the gather table.
             return directly ? session_.release(entry.frame()) : gather_entry(slot, entry);
-        } else if (whole) {
+        } else if (whole && !child.is_pinned) {
             // A whole subtree: one entry changes its place.
             remove_entry(slot);
             return gather_entry(slot, entry);
@@ -410,7 +417,8 @@ Result<TableEditor::Unmapped> TableEditor::unmap_in(FrameNumber table,
                                                     below->gather->generation));
                 !done)
                 return done;
-        if (below->emptied && is_all_empty(*table_below, slots_touched(child, part).second)) {
+        if (below->emptied && !child.is_pinned &&
+            is_all_empty(*table_below, slots_touched(child, part).second)) {
             // An empty table is of no use, and would be missed by the accounting of free frames.
             remove_entry(slot);
             return session_.release(*table_below);
@@ -435,7 +443,8 @@ std::uint64_t TableEditor::copied_tables(FrameNumber table, const TablePosition&
         each_slot(position, range, [&](unsigned slot, PageRange part, bool whole) -> Result<void> {
             const Entry entry = session_.load_entry(table, slot);
             if (!entry.is_table(position.level)) return {};
-            tables += (whole ? 1 : 0) + copied_tables(entry.frame(), position.child(slot), part);
+            tables += (whole && !position.child(slot).is_pinned ? 1 : 0) +
+                      copied_tables(entry.frame(), position.child(slot), part);
             return {};
         });
     return tables;
@@ -492,7 +501,7 @@ Result<std::optional<TakenFrame>> TableEditor::protect_in(FrameNumber table,
             session_.store_entry(table, slot, *changed);
             return {};
         }
-        if (whole && !session_.is_fresh(entry.frame())) {
+        if (whole && !child.is_pinned && !session_.is_fresh(entry.frame())) {
             auto copy = copy_protected(entry.frame(), child, protection);
             if (!copy) return std::unexpected(copy.error());
             session_.store_entry(table, slot,

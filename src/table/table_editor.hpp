@@ -155,7 +155,7 @@ class TableEditor {
     // How many tables the two edges of a range may need beside its whole subtrees: copies of
     // tables, and gather tables.
     std::uint64_t edge_tables() const { return 2 * root_.top(); }
-    TablePosition top() const { return {root_.top(), root_.owner, 0}; }
+    TablePosition top() const { return top_position(root_); }
     // Where it is a copy of `old`, which was entered.
     void copied(FrameNumber old, FrameNumber copy);
     Result<void> enter(FrameNumber table, const TablePosition& position);

@@ -24,7 +24,8 @@ Result<Entry> TableEditor::claimed(Entry entry, const TablePosition& position,
 }
 
 Result<Entry> TableEditor::shared(Entry entry, const TablePosition& position, unsigned slot) {
-    if (!entry.has_frame() || is_gone(entry)) return entry;
+    // Links to a supervisor object's tables are not counted, and its pages not copied.
+    if (!entry.has_frame() || position.leads_away(slot) || is_gone(entry)) return entry;
     const auto metadata = session_.share(entry.frame());
     if (!metadata) return std::unexpected(metadata.error());
     // A swapped page needs no mark: whoever brings it back gets a frame of its own.

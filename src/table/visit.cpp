@@ -36,7 +36,7 @@ void visit_in(const memory::PhysicalMemory& memory, FrameNumber table,
 
 void visit(const memory::PhysicalMemory& memory, const Root& root, PageRange pages,
            const Visitor& visitor) {
-    visit_in(memory, root.entry.frame(), {root.top(), root.owner, 0}, pages, visitor);
+    visit_in(memory, root.entry.frame(), top_position(root), pages, visitor);
 }
 
 }  // namespace holdfast::table

@@ -35,4 +35,11 @@ constexpr PageRange all_pages(Levels levels) {
     return {0, std::uint64_t{1} << (9 * static_cast<unsigned>(levels))};
 }
 
+// Of these, those that are not a supervisor object's.
+constexpr PageRange own_pages(const Root& root) {
+    const PageRange all = all_pages(root.levels);
+    return root.upper_owner != 0 && root.upper_owner != root.owner ? PageRange{0, all.end / 2}
+                                                                   : all;
+}
+
 }  // namespace holdfast::table

@@ -178,8 +178,7 @@ std::expected<Translation, Fault> walk_checking(const memory::PhysicalMemory& me
     std::uint64_t no_execute = 0;
     for (unsigned level = root.top();; --level) {
         const FrameNumber table = memory.current(entry.frame());
-        const TablePosition position{level, root.owner,
-                                     page_index(address, root.levels) >> (9 * level)};
+        const TablePosition position = position_of(root, page_index(address, root.levels), level);
         const auto fault = [&](FaultKind kind, std::uint64_t bits) {
             return std::unexpected(Fault{.kind = kind,
                                          .address = address,

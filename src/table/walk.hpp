@@ -34,8 +34,12 @@ struct Root {
     Entry entry;  // at level levels+1, slot 0
     Levels levels = Levels::four;
     OwnerId owner = 0;
+    // Of the tables that the upper half of the root links to, if the half is a supervisor object's;
+    // the owner itself if this is that object.
+    OwnerId upper_owner = 0;
 
     unsigned top() const { return static_cast<unsigned>(levels); }
+    bool shares_upper_half() const { return upper_owner != 0 && upper_owner != owner; }
     // Of the word that holds the entry.
     constexpr format::EntryPlace place() const { return place_of_root(levels, owner); }
     static constexpr format::EntryPlace place_of_root(Levels levels, OwnerId owner) {
@@ -69,18 +73,39 @@ struct TablePosition {
     unsigned level = 0;
     OwnerId owner = 0;
     std::uint64_t index = 0;
+    OwnerId upper_owner = 0;  // of a root, as Root has it
+    // Other roots link to this very table, and do not count: it is there as long as its object, and
+    // no other takes its place.
+    bool is_pinned = false;
 
     TablePosition child(unsigned slot) const {
-        return {level - 1, owner, index * kEntriesPerTable + slot};
+        const bool upper = upper_owner != 0 && slot >= kEntriesPerTable / 2;
+        return {level - 1, upper ? upper_owner : owner, index * kEntriesPerTable + slot, 0,
+                upper && upper_owner == owner};
+    }
+    // Whether the entry there links to a supervisor object's table.
+    bool leads_away(unsigned slot) const {
+        return upper_owner != 0 && upper_owner != owner && slot >= kEntriesPerTable / 2;
     }
     std::uint64_t first_page() const { return index << (9 * level); }
     constexpr format::EntryPlace entry(unsigned slot) const { return {level, slot, owner, index}; }
 };
 
+// Of the root table, and of the table at `level` that translates the page.
+constexpr TablePosition top_position(const Root& root) {
+    return {static_cast<unsigned>(root.levels), root.owner, 0, root.upper_owner};
+}
+constexpr TablePosition position_of(const Root& root, std::uint64_t page, unsigned level) {
+    if (level == static_cast<unsigned>(root.levels)) return top_position(root);
+    const bool is_upper = page >> (9 * static_cast<unsigned>(root.levels) - 1) != 0;
+    return {level, is_upper && root.upper_owner != 0 ? root.upper_owner : root.owner,
+            page >> (9 * level)};
+}
+
 // Where the entry at `level` stands that translates the address.
 constexpr format::EntryPlace place_of(const Root& root, VirtAddr address, unsigned level) {
-    return TablePosition{level, root.owner, page_index(address, root.levels) >> (9 * level)}.entry(
-        format::slot_of(address, level));
+    return position_of(root, page_index(address, root.levels), level)
+        .entry(format::slot_of(address, level));
 }
 
 // What is wrong with an entry of a table at `position`, or nothing. Present entries are checked

@@ -47,5 +47,24 @@ TEST_F(SpaceCommands, NamesInTheWayOrUnknownAreRefused) {
     EXPECT_EQ(well({"space", "list", path()}), "editor\nshell\n");
 }
 
+TEST_F(SpaceCommands, SupervisorHalf) {
+    create_space();
+    well({"space", "create", path(), "kernel", "--make-supervisor"});
+    well({"space", "create", path(), "process", "--supervisor", "kernel"});
+    well({"map", path(), "kernel", "0xffff800000000000", "8KiB", "--name", "[kernel]"});
+    const std::string maps = well({"maps", path(), "process"});
+    EXPECT_NE(maps.find("[kernel]"), std::string::npos);
+    EXPECT_EQ(well({"maps", path(), "kernel"}), maps);
+    fails({"unmap", path(), "process", "0xffff800000000000", "4KiB"}, 3, "permission_denied",
+          "kernel");
+    fails({"space", "remove", path(), "kernel"}, 3, "busy", "process");
+    fails({"space", "create", path(), "other", "--supervisor", "editor"}, 2, "invalid_argument",
+          "editor");
+    const auto info = json({"info", path()});
+    EXPECT_EQ(info.at("spaces")[2].at("supervisor"), "kernel");
+    EXPECT_TRUE(info.at("spaces")[0].at("supervisor").is_null());
+    EXPECT_TRUE(json({"verify", path()}).at("clean"));
+}
+
 }  // namespace
 }  // namespace holdfast::test

@@ -45,8 +45,8 @@ Outcome change_space(const Context& context, const RangeArguments& arguments,
 Outcome map(const Context& context, const RangeArguments& arguments) {
     MapOptions options = arguments.options;
     if (!arguments.file.path.empty()) options.file = arguments.file;
+    if (arguments.grows_down) options.grows_down = arguments.stack;
     return change_space(context, arguments, [&](Space& space) {
-        if (arguments.grows_down) options.grows_down = arguments.stack;
         return space.map(arguments.range(), arguments.protection, options);
     });
 }

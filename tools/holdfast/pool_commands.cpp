@@ -40,7 +40,8 @@ Json json_of(const SpaceInfo& space) {
             {"mapped_bytes", space.mapped_bytes},
             {"resident_bytes", space.resident_bytes},
             {"tables", space.tables},
-            {"region", space.region ? Json(*space.region) : Json()}};
+            {"region", space.region ? Json(*space.region) : Json()},
+            {"supervisor", space.supervisor.empty() ? Json() : Json(space.supervisor)}};
 }
 
 Json json_of(const CommitAccount& account) {

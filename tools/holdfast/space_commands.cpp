@@ -14,6 +14,8 @@ struct SpaceArguments {
     std::string new_name;
     Levels levels = Levels::four;
     std::optional<unsigned> region;
+    std::string supervisor;
+    bool is_supervisor = false;
 };
 
 void add_name(CLI::App& command, const std::string& option, std::string& name) {
@@ -23,8 +25,11 @@ void add_name(CLI::App& command, const std::string& option, std::string& name) {
 Outcome create_space(const Context& context, const SpaceArguments& arguments) {
     auto store = context.open_store(arguments.pool);
     if (!store) return std::unexpected(store.error());
-    const auto space = store->create_space(
-        arguments.name, {.levels = arguments.levels, .region = arguments.region});
+    const auto space =
+        store->create_space(arguments.name, {.levels = arguments.levels,
+                                             .region = arguments.region,
+                                             .supervisor = arguments.supervisor,
+                                             .is_supervisor = arguments.is_supervisor});
     if (!space) return std::unexpected(space.error());
     return done(context);
 }
@@ -87,6 +92,10 @@ void add_space_commands(CLI::App& app, Context& context) {
             add_levels(command, arguments.levels);
             command.add_option("--region", arguments.region,
                                "the region that its pages prefer; `region list` has the numbers");
+            command.add_flag("--make-supervisor", arguments.is_supervisor,
+                             "an object whose upper half other spaces share");
+            command.add_option("--supervisor", arguments.supervisor,
+                               "the object whose half the space's upper half is");
         },
         create_space);
     add_fork_command(*space, context);
