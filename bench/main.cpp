@@ -119,7 +119,7 @@ int run(int argc, char** argv) {
         holdfast::bench::open_subject(),      holdfast::bench::translate_subject(),
         holdfast::bench::tlb_subject(),       holdfast::bench::map_one_subject(),
         holdfast::bench::map_range_subject(), holdfast::bench::fork_subject(),
-        holdfast::bench::verify_subject()};
+        holdfast::bench::faults_subject(),    holdfast::bench::verify_subject()};
     const std::string filter = benchmark::GetBenchmarkFilter();
     for (int round = 0; round < rounds; ++round) {
         suite.begin_round();

@@ -135,6 +135,7 @@ Subject tlb_subject();
 Subject map_one_subject();
 Subject map_range_subject();
 Subject fork_subject();
+Subject faults_subject();
 Subject verify_subject();
 
 // What no clock measures: bytes of tables and metadata a mapped page; and, in a table of its own,

@@ -7,6 +7,7 @@
 
 #include "format/frame_metadata.hpp"
 #include "format/overcommit.hpp"
+#include "format/reclaim_word.hpp"
 #include "recovery/mend_region_record.hpp"
 #include "recovery/open_checks.hpp"
 
@@ -63,18 +64,26 @@ Result<std::vector<Finding>> mend_superblock(const pool::Pool& pool, Superblock&
                           {},
                           fmt::format("the superblock's {} fails its check; {}", each.name, now)});
     }
-    if (!OvercommitWord::decode(superblock.overcommit)) {
+    const auto reset = [&](std::uint64_t& word, const char* what) -> Result<void> {
         pool::WriteSet writes;
-        writes.store(&superblock.overcommit, OvercommitWord::encode(kNoOvercommit),
-                     pool::WordClass::undo);
+        writes.store(&word, 0, pool::WordClass::undo);
         // Commit point: the word, as above.
-        if (auto done = pool.commit(writes); !done) return std::unexpected(done.error());
-        mended.push_back({"I8 superblock",
-                          "",
-                          {},
-                          "the superblock's overcommit policy fails its check; nothing else knows "
-                          "what it was, and a new store has `always`"});
-    }
+        if (auto done = pool.commit(writes); !done) return done;
+        mended.push_back(
+            {"I8 superblock",
+             "",
+             {},
+             fmt::format("the superblock's {} fails its check; nothing else knows what "
+                         "it was, and it is that of a new store now",
+                         what)});
+        return {};
+    };
+    if (!OvercommitWord::decode(superblock.overcommit))
+        if (auto done = reset(superblock.overcommit, "overcommit policy"); !done)
+            return std::unexpected(done.error());
+    if (!format::ReclaimWord::decode(superblock.reclaim_policy))
+        if (auto done = reset(superblock.reclaim_policy, "reclaim policy"); !done)
+            return std::unexpected(done.error());
     return mended;
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "format/overcommit.hpp"
+#include "format/reclaim_word.hpp"
 
 namespace holdfast::recovery {
 
@@ -69,6 +70,11 @@ Result<void> check_superblock(const Superblock& superblock, const std::string& p
     if (!OvercommitWord::decode(superblock.overcommit))
         return fail(ErrorCode::damaged,
                     fmt::format("{}: the superblock's overcommit policy fails its check; run "
+                                "`repair`, which sets that of a new store",
+                                path));
+    if (!format::ReclaimWord::decode(superblock.reclaim_policy))
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the superblock's reclaim policy fails its check; run "
                                 "`repair`, which sets that of a new store",
                                 path));
     return {};

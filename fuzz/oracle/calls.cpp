@@ -36,6 +36,7 @@ std::string Call::to_string() const {
                                    "map_file_shared",
                                    "fault",
                                    "sync",
+                                   "evict",
                                    "mark",
                                    "prefer",
                                    "grow",
@@ -172,6 +173,7 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
     if (call.verb == Verb::fault) return space->fault(call.range.start, protection::r);
     if (call.verb == Verb::sync) return space->sync(call.range);
     if (call.verb == Verb::mark) return without_value(space->handle(call.range));
+    if (call.verb == Verb::evict) return without_value(space->evict(call.word * kPageSize));
     if (call.verb == Verb::promote) return without_value(space->promote(call.range));
     const bool huge = call.verb == Verb::map_huge || call.verb == Verb::lazy_huge;
     Transaction* transaction = nullptr;
@@ -307,6 +309,8 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
                                   call.verb == Verb::lazy_huge);
         case Verb::promote:
             return model.promote(call.space, call.range);
+        case Verb::evict:
+            return model.evict(call.space);
         case Verb::map_stack:
             return model.map_stack(call.space, call.range, call.protection, kStackGuardPages);
         case Verb::map_shared:

@@ -40,6 +40,7 @@ struct Call {
         map_file_shared,  // the same
         fault,            // a first access to read
         sync,
+        evict,   // up to `word` pages
         mark,    // takes a handle of a range
         prefer,  // the region that a space's pages come from
         // What changes no space: how much is there, and where.

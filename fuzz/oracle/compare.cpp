@@ -100,7 +100,12 @@ class Comparison {
                 continue;
             }
             if (unread) differ(fmt::format("{}: {}", name, unread->to_string()));
-            if (wanted.frame == 0 && wanted.may_have_frame && found) {
+            const bool is_zeros = wanted.frame == 0 || model_.contents.at(wanted.frame) == 0;
+            if (wanted.may_have_frame && is_zeros && wanted.frame != 0 && !found &&
+                found.error().kind == FaultKind::demand_zero) {
+                if (word != 0 || found.error().protection != wanted.protection)
+                    differ(fmt::format("{}: {:#x} should be zeros", name, address.bits()));
+            } else if (wanted.frame == 0 && wanted.may_have_frame && found) {
                 ++resident;
                 if (word != 0 || (found->copy_on_write ? found->protection | protection::w
                                                        : found->protection) != wanted.protection)

@@ -179,6 +179,15 @@ std::optional<ErrorCode> Model::map_stack(const std::string& name, Range range,
     return std::nullopt;
 }
 
+std::optional<ErrorCode> Model::evict(const std::string& name) {
+    ModelSpace& space = spaces.at(name);
+    if (space.is_snapshot) return ErrorCode::permission_denied;
+    // Of which pages, is not to be seen but in those of zeros.
+    for (auto& [number, page] : space.pages)
+        if (page.frame != 0 && !shared.contains(page.frame)) page.may_have_frame = true;
+    return std::nullopt;
+}
+
 std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
                                            Protection protection, const std::string& source,
                                            Range source_range) {

@@ -25,8 +25,8 @@ struct ModelPage {
     // The model's own number for a frame; 0 for a page that is demand-zero, or not loaded.
     std::uint64_t frame = 0;
     bool guard = false;
-    // Demand-zero, and part of what is to be a page of 2 MiB: it may have a frame since another
-    // part was written.
+    // As long as it is zeros, it may have a frame or be demand-zero: it is part of what is to be a
+    // page of 2 MiB, and gets a frame with another part; or it may have been evicted.
     bool may_have_frame = false;
     FilePlace file = {};
     bool is_shared_file = false;
@@ -74,6 +74,7 @@ class Model {
     std::optional<ErrorCode> map_huge(const std::string& name, Range range, Protection protection,
                                       bool lazy);
     std::optional<ErrorCode> promote(const std::string& name, Range range);
+    std::optional<ErrorCode> evict(const std::string& name);
     // A stack that has one page at first, and a guard of so many.
     std::optional<ErrorCode> map_stack(const std::string& name, Range range, Protection protection,
                                        std::uint64_t guard_pages);

@@ -181,6 +181,9 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
                ranged != std::end(kRanges)) {
         call.verb = ranged->second;
         call.range = words.range();
+    } else if (verb == "evict") {
+        call.verb = Verb::evict;
+        call.word = words.number("number of pages");
     } else if (verb == "prefer") {
         call.verb = Verb::prefer;
         call.word = words.number("region");
@@ -342,6 +345,8 @@ std::string text_of(const Call& call) {
                                call.verb == Verb::map_file_shared ? " shared" : "");
         case Verb::fault:
             return fmt::format("fault {} {:#x}", call.space, call.range.start.bits());
+        case Verb::evict:
+            return fmt::format("evict {} {}", call.space, call.word);
         case Verb::prefer:
             return fmt::format("prefer {} {}", call.space, call.word);
         case Verb::finish_moves:

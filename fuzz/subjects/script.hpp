@@ -18,6 +18,9 @@
 //     sync SPACE ADDRESS PAGES            to the files that are mapped shared there
 //     stack SPACE ADDRESS PAGES PROT      of at most so many; one is mapped, two are its guard
 //     share SPACE ADDRESS PAGES PROT SOURCE ADDRESS PAGES
+//     huge / lazy_huge SPACE ADDRESS PAGES PROT   pages of 2 MiB, and such that are demand-zero
+//     promote SPACE ADDRESS PAGES         to pages of 2 MiB
+//     evict SPACE PAGES                   at most so many lose their frames
 //     unmap SPACE ADDRESS PAGES
 //     protect SPACE ADDRESS PAGES PROT
 //     write SPACE ADDRESS WORD            the first word of a page, and persists it

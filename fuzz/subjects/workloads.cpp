@@ -228,6 +228,15 @@ const std::vector<NamedWorkload>& workloads() {
             overcommit always 1
             fork a b
         )"},
+        {"evict", "pages of zeros lose their frames, and one gets one again", R"(
+            create a
+            map a 0x401fd000 6 rw
+            write a 0x401fe000 5
+            operations
+            evict a 6
+            write a 0x40200000 7
+            protect a 0x401fd000 6 r
+        )"},
         {"map_shared", "frames of another space", R"(
             create a
             create b

@@ -11,6 +11,7 @@
 #include "holdfast/inspect.hpp"     // peek, poke
 #include "holdfast/overcommit.hpp"  // set_overcommit: how much may be promised
 #include "holdfast/ranges.hpp"      // find_mapping, find_hole, check_user_range
+#include "holdfast/reclaim.hpp"     // swap, quotas, who loses frames
 #include "holdfast/region.hpp"    // RegionInfo, RegionState: physical memory, and what became of it
 #include "holdfast/repair.hpp"    // repair_file
 #include "holdfast/replay.hpp"    // TraceReplay, LackeyTrace: a program's accesses through a space

@@ -50,7 +50,8 @@ Result<std::optional<Fault>> force_page(Space& space, VirtAddr address,
     SpaceState& state = space.state();
     const memory::PhysicalMemory& memory = state.store->memory;
     if (const auto there = space.translate(address); !there) {
-        if (there.error().kind == FaultKind::file_backed) {
+        if (there.error().kind == FaultKind::file_backed ||
+            there.error().kind == FaultKind::swapped) {
             if (auto done = space.fault(address, protection::r); !done)
                 return std::unexpected(done.error());
             return force_page(space, address, bytes);
@@ -92,8 +93,9 @@ Result<std::optional<Fault>> write_page(Space& space, VirtAddr address,
             return std::nullopt;
         }
         const FaultKind kind = copied.fault->kind;
-        const bool is_first = kind == FaultKind::demand_zero || kind == FaultKind::stack_room ||
-                              kind == FaultKind::copy_on_write || kind == FaultKind::file_backed;
+        const bool is_first = kind == FaultKind::demand_zero || kind == FaultKind::copy_on_write ||
+                              kind == FaultKind::file_backed || kind == FaultKind::stack_room ||
+                              kind == FaultKind::swapped;
         if (!is_first || !copied.fault->protection.writable()) return copied.fault;
         if (auto done = space.fault(address, protection::w); !done)
             return std::unexpected(done.error());

@@ -104,8 +104,9 @@ std::expected<void, Fault> check_user_range(const Space& space, VirtAddr address
         } else {
             const Fault& fault = found.error();
             const bool is_first_access =
-                fault.kind == FaultKind::demand_zero || fault.kind == FaultKind::stack_room ||
-                fault.kind == FaultKind::copy_on_write || fault.kind == FaultKind::file_backed;
+                fault.kind == FaultKind::demand_zero || fault.kind == FaultKind::copy_on_write ||
+                fault.kind == FaultKind::file_backed || fault.kind == FaultKind::swapped ||
+                fault.kind == FaultKind::stack_room;
             if (!is_first_access || !fault.protection.permits(needed)) {
                 Fault refused = fault;
                 if (is_first_access) refused.kind = FaultKind::protection;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "format/reclaim_word.hpp"
 #include "memory/reader_section.hpp"
 #include "space/space_access.hpp"
 #include "store/store_state.hpp"
@@ -23,7 +24,6 @@ const char* to_string(OomPolicy policy) {
 
 namespace detail {
 
-using format::CheckedWord;
 using table::TableEditor;
 
 namespace {
@@ -51,11 +51,11 @@ std::uint64_t private_bytes(const memory::PhysicalMemory& memory, const SpaceSta
 // --- policies ---
 
 ReclaimPolicy StoreState::reclaim_policy() const {
-    const std::uint64_t word = pool::load_word(&memory.superblock().reclaim_policy);
-    const auto value = CheckedWord::decode(word, format::kSeedReclaimPolicy);
-    // Damage makes it what it is for a new store; `verify` tells.
-    if (word == 0 || !value) return {};
-    return {static_cast<FramePolicy>(*value & 1), static_cast<OomPolicy>(*value >> 8 & 1)};
+    // It was well when the store was opened.
+    const auto setting =
+        format::ReclaimWord::decode(pool::load_word(&memory.superblock().reclaim_policy));
+    if (!setting) return {};
+    return {static_cast<FramePolicy>(setting->frames), static_cast<OomPolicy>(setting->oom)};
 }
 
 Result<void> StoreState::set_reclaim_policy(const ReclaimPolicy& policy) {
@@ -64,9 +64,8 @@ Result<void> StoreState::set_reclaim_policy(const ReclaimPolicy& policy) {
     const CommitLock lock(commit_mutex);
     pool::WriteSet writes;
     writes.store(&memory.superblock().reclaim_policy,
-                 CheckedWord::encode(static_cast<std::uint64_t>(policy.frames) |
-                                         static_cast<std::uint64_t>(policy.oom) << 8,
-                                     format::kSeedReclaimPolicy),
+                 format::ReclaimWord::encode({static_cast<std::uint8_t>(policy.frames),
+                                              static_cast<std::uint8_t>(policy.oom)}),
                  pool::WordClass::undo);
     return pool->commit(writes);
 }
@@ -191,7 +190,9 @@ Result<void> TransactionState::set_quota(const std::shared_ptr<SpaceState>& spac
     return {};
 }
 
-Result<void> TransactionState::swap_in(const std::shared_ptr<SpaceState>& space, VirtAddr address) {
+Result<void> TransactionState::swap_in(const std::shared_ptr<SpaceState>& of, VirtAddr address) {
+    const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
+    if (auto fine = check_half(*space, "access", {address, 1}, {}); !fine) return fine;
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     if (auto fine = check_change(*space); !fine) return fine;

@@ -31,6 +31,8 @@ fs::path kept_handle() { return kPools / fmt::format("v{}.handle", format::kForm
 constexpr Range kText{VirtAddr(0x7f00'0000'0000), 20 * kPageSize};
 constexpr Range kLazy{VirtAddr(0x7f10'0000'0000), 1_GiB};
 constexpr Range kShared{VirtAddr(0x7f00'4000'0000), 2 * kPageSize};
+constexpr Range kHuge{VirtAddr(0x7f20'0000'0000), 2_MiB};
+constexpr Range kStack{VirtAddr(0x7f30'0000'0000), 64_KiB};
 constexpr Range kVolatile{VirtAddr(0x7f00'8000'0000), kPageSize};
 
 void write(Space& space, VirtAddr address, const std::string& text) {
@@ -50,6 +52,16 @@ void fill(Store& store) {
     must(four.map_shared(kShared, protection::r, four, {kText.start, kPageSize}));
     const unsigned region = value_of(store.add_volatile_region(1_MiB));
     must(four.map(kVolatile, protection::rw, {.region = region}));
+    must(four.map(kHuge, protection::rw, {.page_size = PageSize::size_2MiB}));
+    write(four, kHuge.start + 1_MiB, "in a huge page");
+    must(four.map(kStack, protection::rw, {.grows_down = GrowsDown{.guard_bytes = 4 * kPageSize}}));
+    must(four.set_quota(8_MiB));
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    must(set_overcommit(store, {OvercommitPolicy::heuristic, 70}));
+    Space kernel = value_of(store.create_space("kernel", {.is_supervisor = true}));
+    must(kernel.map({VirtAddr(0xffff'8000'0000'0000), kPageSize}, protection::rw));
+    write(kernel, VirtAddr(0xffff'8000'0000'0000), "kernel");
+    value_of(store.create_space("ruled", {.supervisor = "kernel"}));
     for (const auto& [name, levels] : {std::pair("three", Levels::three), {"five", Levels::five}}) {
         Space space = value_of(store.create_space(name, {.levels = levels}));
         must(space.map({VirtAddr(0x1000), kPageSize}, protection::rw));
@@ -71,7 +83,7 @@ void fill(Store& store) {
 
 void expect_contents(const Store& store) {
     EXPECT_EQ(value_of(store.space_names()),
-              (std::vector<std::string>{"five", "four", "three", "three too"}));
+              (std::vector<std::string>{"five", "four", "kernel", "ruled", "three", "three too"}));
     EXPECT_EQ(value_of(store.snapshots("four")).size(), 1u);
     const Space four = value_of(store.open_space("four"));
     for (std::uint64_t page = 0; page < kText.pages(); ++page) {
@@ -96,6 +108,13 @@ void expect_contents(const Store& store) {
     EXPECT_EQ(bytes_at(four, kLazy.start.bits(), 1), std::string(1, '\0'));
     EXPECT_EQ(four.translate(kShared.start)->physical, four.translate(kText.start)->physical);
     EXPECT_EQ(four.translate(kVolatile.start).error().kind, FaultKind::volatile_lost);
+    EXPECT_EQ(four.translate(kHuge.start)->page_size, PageSize::size_2MiB);
+    EXPECT_EQ(bytes_at(four, (kHuge.start + 1_MiB).bits(), 14), "in a huge page");
+    EXPECT_EQ(four.translate(kStack.start + 32_KiB).error().kind, FaultKind::stack_room);
+    EXPECT_EQ(four.frame_use().quota_bytes, 8_MiB);
+    EXPECT_EQ(store.reclaim_policy(), (ReclaimPolicy{FramePolicy::local, OomPolicy::refuse}));
+    EXPECT_EQ(commit_account(store).overcommit, (Overcommit{OvercommitPolicy::heuristic, 70}));
+    EXPECT_EQ(bytes_at(value_of(store.open_space("ruled")), 0xffff'8000'0000'0000, 6), "kernel");
     for (const char* name : {"three", "three too", "five"})
         EXPECT_EQ(bytes_at(value_of(store.open_space(name)), 0x1000, 4),
                   std::string(name).substr(0, 4));
@@ -108,7 +127,7 @@ TEST(FormatCompatibility, APoolOfThisVersion) {
     if (const char* make = std::getenv("HOLDFAST_MAKE_POOLS"); make != nullptr) {
         const TemporaryPool pool;
         {
-            Store store = pool.create(10_MiB);
+            Store store = pool.create(24_MiB);
             fill(store);
             std::ofstream(kept_handle())
                 << value_of(value_of(store.open_space("four")).handle(kText)).to_string();

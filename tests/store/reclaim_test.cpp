@@ -6,10 +6,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <filesystem>
 #include <map>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -331,6 +335,65 @@ TEST_F(Reclaim, NoWriteIsLostWhilePagesComeAndGo) {
     writer.join();
     reader.join();
     for (std::uint64_t at = 0; at < 64; ++at) EXPECT_EQ(get(space, page(at)), last[at]);
+}
+
+// A process that writes pages, persists them, and has others go out meanwhile, killed somewhere in
+// between: each page holds the last word that was acknowledged, or the one that was under way.
+TEST(ReclaimKilled, EveryAcknowledgedWordIsThere) {
+    constexpr std::uint64_t kPages = 48;
+    std::mt19937_64 random(test_seed());
+    for (int round = 0; round < 25; ++round) {
+        const TemporaryPool pool;
+        const std::string swap = pool.path() + ".swap";
+        {
+            Store store = value_of(Store::create(
+                pool.path(),
+                {.size_bytes = 16_MiB, .emulation = PmemEmulation::on, .frames_bytes = 8_MiB}));
+            value_of(store.add_swap_region(swap, 1_MiB));
+            Space space = value_of(store.create_space("space"));
+            must(space.map({kStart, kPages * kPageSize}, protection::rw, {.lazy = true}));
+        }
+        int pipe_ends[2];
+        ASSERT_EQ(pipe(pipe_ends), 0);
+        const pid_t child = fork();
+        ASSERT_GE(child, 0);
+        if (child == 0) {
+            Store store = pool.open();
+            Space space = value_of(store.open_space("space"));
+            for (std::uint64_t word = 1;; ++word) {
+                const VirtAddr at = page(word * 29 % kPages);
+                put(space, at, word);
+                must(space.persist({at, sizeof word}));
+                if (write(pipe_ends[1], &word, sizeof word) != sizeof word) _exit(1);
+                if (word % 5 == 0) value_of(space.evict(16 * kPageSize));
+            }
+        }
+        close(pipe_ends[1]);
+        const std::uint64_t enough = 40 + random() % 400;
+        std::uint64_t acknowledged = 0;
+        while (acknowledged < enough &&
+               read(pipe_ends[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged) {
+        }
+        kill(child, SIGKILL);
+        // What it has said since.
+        while (read(pipe_ends[0], &acknowledged, sizeof acknowledged) == sizeof acknowledged) {
+        }
+        close(pipe_ends[0]);
+        int status = 0;
+        ASSERT_EQ(waitpid(child, &status, 0), child);
+        ASSERT_TRUE(WIFSIGNALED(status));
+        Store store = pool.open();
+        const Space space = value_of(store.open_space("space"));
+        std::map<std::uint64_t, std::uint64_t> last;
+        for (std::uint64_t word = 1; word <= acknowledged; ++word) last[word * 29 % kPages] = word;
+        for (std::uint64_t at = 0; at < kPages; ++at) {
+            const std::uint64_t found = get(space, page(at));
+            if (found == acknowledged + 1 && found * 29 % kPages == at) continue;
+            EXPECT_EQ(found, last.contains(at) ? last[at] : 0) << "page " << at;
+        }
+        expect_clean(store);
+        std::filesystem::remove(swap);
+    }
 }
 
 // Whatever is evicted when, a space reads as if nothing ever was.

@@ -14,6 +14,7 @@ void add_snapshot_commands(CLI::App& app, Context& context);  // snapshot create
 void add_mapping_commands(CLI::App& app, Context& context);  // map, unmap, protect, maps, translate
 void add_region_commands(CLI::App& app, Context& context);   // region add, list, detach, …
 void add_file_commands(CLI::App& app, Context& context);     // sync; file list, accept, forget
+void add_reclaim_commands(CLI::App& app, Context& context);  // swap add, reclaim, quota, evict
 void add_data_commands(CLI::App& app, Context& context);     // read, write
 void add_handle_commands(CLI::App& app, Context& context);   // handle, resolve
 void add_import_command(CLI::App& app, Context& context);

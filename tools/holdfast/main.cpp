@@ -26,6 +26,7 @@ void add_all_commands(CLI::App& app, Context& context) {
     add_space_commands(app, context);
     add_snapshot_commands(app, context);
     add_mapping_commands(app, context);
+    add_reclaim_commands(app, context);
     add_data_commands(app, context);
     add_handle_commands(app, context);
     add_import_command(app, context);
