@@ -42,7 +42,7 @@ namespace holdfast::format {
 inline constexpr std::uint64_t kMagic = 0x5453'4146'444c'4f48;  // "HOLDFAST" in memory
 // 1: the first. 2: regions outside the pool; metadata checks name the frame's home, not its base.
 // 3: tables shared by forks and snapshots, copy-on-write.
-// 4: mapped files.
+// 4: mapped files, swapped pages, stacks that grow, an overcommit policy, supervisor halves.
 // Raised with every change to what is on the medium.
 inline constexpr std::uint32_t kFormatVersion = 4;
 inline constexpr std::uint64_t kKnownIncompatible = 0;

@@ -237,8 +237,8 @@ Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
                                       const std::string& name) {
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
-    if ((*space)->is_supervisor())
-        if (auto fine = check_unshared(**space); !fine) return fine;
+    if (space->is_supervisor())
+        if (auto fine = check_unshared(*space); !fine) return fine;
     const table::Root& root = (*joined)->root;
     const auto table_metadata = session_.metadata(root.entry.frame());
     const auto record_metadata = session_.metadata(space->record);
@@ -253,7 +253,7 @@ Result<void> TransactionState::remove(const std::shared_ptr<SpaceState>& space,
                     {space->record, record_metadata->generation});
     session_.detach(format::LimboKind::subtree, {root.top(), root.owner, 0},
                     {root.entry.frame(), table_metadata->generation});
-    if (!(*space)->is_snapshot)
+    if (!space->is_snapshot)
         if (auto fine = charge(**joined, -charge_of(**joined)); !fine) return fine;
     (*joined)->removed = true;
     (*joined)->changed.add_all(space->levels);

@@ -15,6 +15,7 @@
 
 #include "table/slots.hpp"
 #include "table/table_editor.hpp"
+#include "table/visit.hpp"
 
 namespace holdfast::table {
 
@@ -59,7 +60,7 @@ std::optional<TableEditor::Found> TableEditor::evictable(std::uint64_t page) con
 TableEditor::Clock TableEditor::candidates(std::uint64_t hand, std::uint64_t count) {
     const memory::PhysicalMemory& memory = session_.memory();
     Clock clock{.pages = {}, .hand = hand};
-    const std::uint64_t end = std::uint64_t{1} << (9 * root_.top());
+    const std::uint64_t end = own_pages(root_).end;
     // Down to the level-1 tables that are this tree's alone, in order.
     const auto look_in = [&](const auto& self, FrameNumber table, const TablePosition& position,
                              PageRange range) -> bool {
