@@ -25,7 +25,8 @@
 // file: its size does not change. An access to a page wholly behind it is a fault (`file_end`).
 //
 // The store remembers a file until `forget_file`, also when nothing maps it any more: what was
-// written and not synced is not lost by an unmap.
+// written and not synced is not lost by an unmap. (With no page in the pool there is nothing to
+// lose: the next mapping takes the file as it is then.)
 #pragma once
 
 #include <cstdint>

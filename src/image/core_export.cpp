@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstring>
 
 #include "holdfast/image.hpp"
+#include "holdfast/inspect.hpp"
 #include "image/core_writer.hpp"
 #include "space/space_state.hpp"
 
@@ -124,6 +126,9 @@ class Exporter {
                                     std::uint64_t limit_bytes) {
         const auto first = space_.frame_view(start);
         if (!first) {
+            const FaultKind kind = first.error().kind;
+            if (kind == FaultKind::file_backed || kind == FaultKind::swapped)
+                return write_absent(writer, segment, start);
             if (!first.error().is_damage()) return absent_bytes(first.error(), start, limit_bytes);
             if (!options_.salvage) return damaged({start, kPageSize});
             lose({start, kPageSize});
@@ -142,6 +147,21 @@ class Exporter {
         if (auto done = writer.write(segment, start, {bytes, size_bytes}); !done)
             return std::unexpected(done.error());
         return size_bytes;
+    }
+
+    // A page whose bytes are elsewhere, and stay there.
+    Result<std::uint64_t> write_absent(CoreWriter& writer, std::size_t segment, VirtAddr start) {
+        std::array<std::byte, kPageSize> page;
+        const PeekPiece piece{start, page};
+        if (peek(space_, {&piece, 1}).fault) {
+            if (!options_.salvage) return damaged({start, kPageSize});
+            lose({start, kPageSize});
+        } else if (!is_zero(page.data())) {
+            report_.written_bytes += kPageSize;
+            if (auto done = writer.write(segment, start, page); !done)
+                return std::unexpected(done.error());
+        }
+        return kPageSize;
     }
 
     // What one absent entry spans, from `start` on: a terabyte that was never touched is not gone

@@ -41,28 +41,9 @@ using table::PageRange;
 namespace {
 
 using PageBytes = std::array<std::byte, kPageSize>;
-
-// A page that is in the pool. Its frame stays as long as the file's `syncing` is held.
-struct LoadedPage {
-    std::uint64_t page = 0;
-    std::byte* bytes = nullptr;
-};
-
-// In ascending order; also those whose file is out of reach.
-std::vector<LoadedPage> loaded_pages(const StoreState& store, const detail::SpaceState& object,
-                                     PageRange pages) {
-    std::vector<LoadedPage> loaded;
-    table::Visitor visitor;
-    visitor.range = [&](const table::VisitedRange& visited) {
-        if (!visited.entry.is_present() || (visited.damage && !is_file_loss(*visited.damage)))
-            return;
-        std::byte* const host = store.memory.host(visited.entry.frame());
-        if (host != nullptr) loaded.push_back({visited.pages.begin, host});
-    };
-    const memory::ReaderSection section;
-    table::visit(store.memory, object.root(), pages, visitor);
-    return loaded;
-}
+using detail::loaded_pages;
+using detail::LoadedPage;
+using detail::mapped_files;
 
 Result<void> commit_known(const std::shared_ptr<detail::SpaceState>& object,
                           const KnownFile& known) {
@@ -119,8 +100,40 @@ Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pag
     return commit_known(*object, known);
 }
 
-// The owners of the file objects that a space or a snapshot maps.
-Result<std::set<std::uint64_t>> mapped_files(StoreState& store) {
+Result<std::shared_ptr<FileObject>> file_of(StoreState& store, const std::string& path) {
+    {
+        const std::shared_lock lock(store.directory_map);
+        store.files.take_up(store.directory());
+    }
+    // A file that is gone has its path still.
+    const std::string canonical = memory::file_system().canonical(path).value_or(path);
+    for (const auto& object : store.files.all()) {
+        const auto known = object->known();
+        if (known && (known->path == path || known->path == canonical)) return object;
+    }
+    return fail(ErrorCode::not_found,
+                fmt::format("{}: {} is not mapped, and was not; `file list` shows what is",
+                            store.pool->path(), path));
+}
+
+}  // namespace
+
+std::vector<LoadedPage> detail::loaded_pages(const StoreState& store, const SpaceState& object,
+                                             PageRange pages) {
+    std::vector<LoadedPage> loaded;
+    table::Visitor visitor;
+    visitor.range = [&](const table::VisitedRange& visited) {
+        if (!visited.entry.is_present() || (visited.damage && !is_file_loss(*visited.damage)))
+            return;
+        std::byte* const host = store.memory.host(visited.entry.frame());
+        if (host != nullptr) loaded.push_back({visited.pages.begin, host});
+    };
+    const memory::ReaderSection section;
+    table::visit(store.memory, object.root(), pages, visitor);
+    return loaded;
+}
+
+Result<std::set<std::uint64_t>> detail::mapped_files(StoreState& store) {
     std::vector<std::string> names;
     {
         const std::shared_lock lock(store.directory_map);
@@ -142,24 +155,6 @@ Result<std::set<std::uint64_t>> mapped_files(StoreState& store) {
     }
     return owners;
 }
-
-Result<std::shared_ptr<FileObject>> file_of(StoreState& store, const std::string& path) {
-    {
-        const std::shared_lock lock(store.directory_map);
-        store.files.take_up(store.directory());
-    }
-    // A file that is gone has its path still.
-    const std::string canonical = memory::file_system().canonical(path).value_or(path);
-    for (const auto& object : store.files.all()) {
-        const auto known = object->known();
-        if (known && (known->path == path || known->path == canonical)) return object;
-    }
-    return fail(ErrorCode::not_found,
-                fmt::format("{}: {} is not mapped, and was not; `file list` shows what is",
-                            store.pool->path(), path));
-}
-
-}  // namespace
 
 Result<void> Space::sync(Range range) {
     const Levels levels = state_->levels;

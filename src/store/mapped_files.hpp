@@ -5,12 +5,16 @@
 #include <expected>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
 #include "space/space_state.hpp"
 #include "store/file_objects.hpp"
+#include "table/table_editor.hpp"
 
 namespace holdfast::detail {
 
@@ -30,6 +34,18 @@ Result<std::optional<FilePage>> file_page_of(const SpaceState& space, VirtAddr a
 Fault refined(const SpaceState& space, const Fault& fault);
 // The sentence about a fault that is the file's, or nothing.
 std::string file_trouble(const SpaceState& space, const Fault& fault);
+
+// A page that is in the pool. Its frame stays as long as the file's `syncing`, or its object, is
+// held.
+struct LoadedPage {
+    std::uint64_t page = 0;
+    std::byte* bytes = nullptr;
+};
+// In ascending order; also those whose file is out of reach.
+std::vector<LoadedPage> loaded_pages(const StoreState& store, const SpaceState& object,
+                                     table::PageRange pages);
+// The owners of the file objects that a space or a snapshot maps.
+Result<std::set<std::uint64_t>> mapped_files(StoreState& store);
 
 // Mappings of files under their paths.
 Result<std::vector<Mapping>> with_paths(const StoreState& store,

@@ -74,11 +74,30 @@ Result<std::shared_ptr<SpaceState>> TransactionState::file_space(const KnownFile
     }
     const auto object = store_->files.find(file.path, file.identity);
     if (object == nullptr) return nullptr;
-    if (const auto known = object->known()) {
-        if (const auto trouble = difference(*known, file.identity))
-            return fail(ErrorCode::lost, trouble->why);
-    }
     return store_->find_space(FileRecord::name_of(object->owner()));
+}
+
+// An object whose file is not what it was goes on with what it is now, if nobody has anything of
+// what it was.
+Result<void> TransactionState::renew(const std::shared_ptr<SpaceState>& object,
+                                     const KnownFile& file) {
+    Joined& joined = **join(object);
+    if (joined.created) return {};
+    const auto known = store_->files.find(object->owner);
+    const auto before = known ? known->known() : std::nullopt;
+    if (!before)
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: what is known of {} is damaged; run `repair`",
+                                store_->pool->path(), file.path));
+    const auto trouble = difference(*before, file.identity);
+    if (!trouble) return {};
+    if (!loaded_pages(*store_, *object, table::all_pages(object->levels)).empty())
+        return fail(ErrorCode::lost, trouble->why);
+    const auto mapped = mapped_files(*store_);
+    if (!mapped) return std::unexpected(mapped.error());
+    if (mapped->contains(object->owner)) return fail(ErrorCode::lost, trouble->why);
+    joined.new_file = file;
+    return {};
 }
 
 Result<std::shared_ptr<SpaceState>> TransactionState::make_file(const KnownFile& file) {
@@ -150,8 +169,10 @@ Result<void> TransactionState::map_file(const std::shared_ptr<SpaceState>& space
         object = file_space(*file);
         if (!object) return std::unexpected(object.error());
     }
-    if (*object != nullptr)
+    if (*object != nullptr) {
         if (auto done = join_both(space, *object); !done) return done;
+        if (auto done = renew(*object, *file); !done) return done;
+    }
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     PageRange pages;
@@ -199,6 +220,7 @@ Result<void> TransactionState::load_private(const std::shared_ptr<SpaceState>& s
     const std::uint64_t page = page_index(address, space->levels);
     const auto still = is_still(**joined, page, of);
     if (!still || !*still) return still ? Result<void>() : std::unexpected(still.error());
+    if (auto room = make_way(**joined, 1); !room) return room;
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const auto filled =
@@ -241,6 +263,8 @@ Result<void> TransactionState::load_shared(const std::shared_ptr<SpaceState>& sp
                                              protection::rw | protection::u);
                 !done)
                 return spoiled_by(done);
+        // What all share is charged to none of them.
+        session_.charge_to((*object)->record);
         const auto filled = files.fill_absent(of.page, AbsentKind::file_backed, [&] {
             auto frame = session_.take(FrameKind::shared_data, (*object)->owner, of.page);
             if (frame)

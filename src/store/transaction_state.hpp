@@ -169,6 +169,7 @@ class TransactionState {
                           Protection protection, const MapOptions& options);
     Result<std::shared_ptr<SpaceState>> file_space(const KnownFile& file);
     Result<std::shared_ptr<SpaceState>> make_file(const KnownFile& file);
+    Result<void> renew(const std::shared_ptr<SpaceState>& object, const KnownFile& file);
     Result<void> join_both(const std::shared_ptr<SpaceState>& one,
                            const std::shared_ptr<SpaceState>& other);
     // Whether the page is of the file still.

@@ -33,6 +33,10 @@ constexpr Range kLazy{VirtAddr(0x7f10'0000'0000), 1_GiB};
 constexpr Range kShared{VirtAddr(0x7f00'4000'0000), 2 * kPageSize};
 constexpr Range kHuge{VirtAddr(0x7f20'0000'0000), 2_MiB};
 constexpr Range kStack{VirtAddr(0x7f30'0000'0000), 64_KiB};
+constexpr Range kFilePrivate{VirtAddr(0x4000'0000), 3 * kPageSize};
+constexpr Range kFileShared{VirtAddr(0x5000'0000), 3 * kPageSize};
+// There while the pool is made, and then no more.
+constexpr const char* kFile = "/dev/shm/holdfast-kept-file";
 constexpr Range kVolatile{VirtAddr(0x7f00'8000'0000), kPageSize};
 
 void write(Space& space, VirtAddr address, const std::string& text) {
@@ -71,6 +75,14 @@ void fill(Store& store) {
     value_of(store.create_snapshot("four", "four@1"));
     write(four, kText.start + kPageSize, "page 1, again");
     value_of(store.fork_space("three", "three too"));
+    std::ofstream(kFile) << std::string(2 * kPageSize, 'f');
+    Space files = value_of(store.create_space("files"));
+    must(files.map(kFilePrivate, protection::rw, {.file = FileMapping{.path = kFile}}));
+    must(files.map(kFileShared, protection::r,
+                   {.file = FileMapping{.path = kFile, .offset = kPageSize, .shared = true}}));
+    write(files, kFilePrivate.start, "private");
+    EXPECT_EQ(bytes_at(files, kFileShared.start.bits(), 3), "fff");
+    fs::remove(kFile);
     // In limbo: a space, and a range of several tables.
     Space removed = value_of(store.create_space("removed"));
     must(removed.map({VirtAddr(0x1000), 600 * kPageSize}, protection::rw));
@@ -83,7 +95,8 @@ void fill(Store& store) {
 
 void expect_contents(const Store& store) {
     EXPECT_EQ(value_of(store.space_names()),
-              (std::vector<std::string>{"five", "four", "kernel", "ruled", "three", "three too"}));
+              (std::vector<std::string>{"files", "five", "four", "kernel", "ruled", "three",
+                                        "three too"}));
     EXPECT_EQ(value_of(store.snapshots("four")).size(), 1u);
     const Space four = value_of(store.open_space("four"));
     for (std::uint64_t page = 0; page < kText.pages(); ++page) {
@@ -118,6 +131,20 @@ void expect_contents(const Store& store) {
     for (const char* name : {"three", "three too", "five"})
         EXPECT_EQ(bytes_at(value_of(store.open_space(name)), 0x1000, 4),
                   std::string(name).substr(0, 4));
+    const Space files = value_of(store.open_space("files"));
+    EXPECT_EQ(bytes_at(files, kFilePrivate.start.bits(), 10), "privatefff");
+    EXPECT_EQ(files.translate(kFilePrivate.start + kPageSize).error().kind,
+              FaultKind::file_missing);
+    EXPECT_EQ(files.translate(kFileShared.start).error().kind, FaultKind::file_missing);
+    EXPECT_EQ(value_of(store.files()).front().path, kFile);
+    EXPECT_EQ(value_of(store.files()).front().size_bytes, 2 * kPageSize);
+    const auto file_maps = value_of(files.maps());
+    ASSERT_EQ(file_maps.size(), 3u);
+    EXPECT_EQ(file_maps[0].name, kFile);
+    EXPECT_FALSE(file_maps[0].is_shared);
+    EXPECT_EQ(file_maps[1].name, "[lost]");
+    EXPECT_EQ(file_maps[2].name_offset, 2 * kPageSize);
+    EXPECT_TRUE(file_maps[2].is_shared);
     const Space kept = value_of(store.open_space("four@1"));
     EXPECT_EQ(bytes_at(kept, (kText.start + kPageSize).bits(), 7), std::string("page 1\0", 7));
     EXPECT_TRUE(kept.is_snapshot());
@@ -146,8 +173,9 @@ TEST(FormatCompatibility, APoolOfThisVersion) {
         Store store = pool.open();
         expect_contents(store);
         const VerifyReport report = store.verify();
-        ASSERT_EQ(report.findings.size(), 1u);
-        EXPECT_EQ(report.findings[0].what, "lost page");
+        // Of the volatile region, and of the file: its own page, and the space's.
+        ASSERT_EQ(report.findings.size(), 3u);
+        for (const Finding& each : report.findings) EXPECT_EQ(each.what, "lost page");
         EXPECT_NE(report.frames_limbo, 0u);
         EXPECT_NE(report.frames_building, 0u);
         std::string text;
@@ -162,6 +190,8 @@ TEST(FormatCompatibility, APoolOfThisVersion) {
     Space four = value_of(store.open_space("four"));
     must(four.unmap(kVolatile));
     must(store.remove_space("four@1"));  // which has it, too
+    must(store.remove_space("files"));
+    must(store.forget_file(kFile));
     value_of(store.release_limbo());
     expect_clean(store);
     EXPECT_EQ(store.verify().frames_limbo + store.verify().frames_building, 0u);

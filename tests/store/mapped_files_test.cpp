@@ -114,6 +114,49 @@ TEST_F(MappedFiles, AChangedFileIsAFaultAndLoadedPrivatePagesStay) {
     }
 }
 
+TEST_F(MappedFiles, WhoOnlyLooksLoadsNothing) {
+    const std::string file = make("file", 3, 1000);
+    Store store = pool_.create();
+    Space space = value_of(store.create_space("a"));
+    must(space.map({kPlace, 4 * kPageSize}, protection::rw, mapping(file, true)));
+    write(space, kPlace + kPageSize, "written");
+    std::string bytes(3 * kPageSize, 'x');
+    const PeekPiece piece{kPlace, std::as_writable_bytes(std::span(bytes))};
+    EXPECT_FALSE(peek(space, {&piece, 1}).fault);
+    std::string expected = content(file) + std::string(1000, '\0');
+    expected.replace(kPageSize, 7, "written");
+    EXPECT_EQ(bytes, expected);
+    // A core has what a debugger would see.
+    value_of(export_core(space, path("core")));
+    EXPECT_EQ(value_of(space.maps())[0].resident_bytes, kPageSize);
+    value_of(import_core(store, "copy", path("core")));
+    EXPECT_EQ(bytes_at(value_of(store.open_space("copy")), kPlace.bits(), 3 * kPageSize), expected);
+    const PeekPiece behind{kPlace + 3 * kPageSize, std::as_writable_bytes(std::span(bytes))};
+    EXPECT_EQ(peek(space, {&behind, 1}).fault->kind, FaultKind::file_end);
+    const std::byte byte{'P'};
+    const PokePiece poked{kPlace, {&byte, 1}};
+    EXPECT_FALSE(value_of(poke(space, {&poked, 1})).fault);
+    EXPECT_EQ(bytes_at(space, kPlace.bits(), 4), "Pile");
+    expect_clean(store);
+}
+
+TEST_F(MappedFiles, AFileThatNobodyMapsAnyMoreMayBeAnotherOneNextTime) {
+    const std::string file = make("file", 2);
+    Store store = pool_.create();
+    Space space = value_of(store.create_space("a"));
+    must(space.map({kPlace, 2 * kPageSize}, protection::rw, mapping(file)));
+    EXPECT_EQ(bytes_at(space, kPlace.bits(), 4), "file");
+    fs::rename(make("new", 3), file);
+    Space other = value_of(store.create_space("b"));
+    EXPECT_EQ(error_of(other.map({kPlace, kPageSize}, protection::r, mapping(file))).code,
+              ErrorCode::lost);
+    must(space.unmap({kPlace, 2 * kPageSize}));
+    must(other.map({kPlace, 3 * kPageSize}, protection::r, mapping(file)));
+    EXPECT_EQ(bytes_at(other, kPlace.bits() + 2 * kPageSize, kPageSize), page_of("new", 2));
+    EXPECT_EQ(value_of(store.files()).size(), 1U);
+    expect_clean(store);
+}
+
 TEST_F(MappedFiles, WhatCannotBeMapped) {
     Store store = pool_.create();
     Space space = value_of(store.create_space("a"));
