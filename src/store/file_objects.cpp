@@ -123,8 +123,12 @@ std::expected<FileObject::Open, FileTrouble> FileObject::open(bool to_write) con
 }
 
 std::optional<FileTrouble> FileObject::check_again(Open& open) const {
+    // What is known now: a sync may have begun or ended meanwhile, whose writes are no trouble. It
+    // tells so before it writes, and waits here to do it.
+    const std::scoped_lock lock(mutex_);
+    const auto known = known_locked().value_or(open.known);
     const auto now = open.file->identity();
-    auto trouble = now ? difference(open.known, *now)
+    auto trouble = now ? difference(known, *now)
                        : std::optional(FileTrouble{FaultKind::file_missing, now.error().message});
     if (trouble) is_well_.store(false, std::memory_order_release);
     return trouble;
@@ -207,7 +211,9 @@ std::shared_ptr<FileObject> FileObjects::find(const std::string& path,
         if (known->identity.inode != identity.inode) continue;
         // Numbers are given again: only if its own path leads there still.
         if (auto file = memory::file_system().open(known->path, false))
-            if (const auto now = (*file)->identity(); now && *now == identity) linked = object;
+            if (const auto now = (*file)->identity();
+                now && now->inode == identity.inode && now->device == identity.device)
+                linked = object;
     }
     return linked;
 }

@@ -186,9 +186,11 @@ Result<void> Space::write(VirtAddr address, std::span<const std::byte> source) {
 
 Result<void> Space::fault(VirtAddr address, Protection access) {
     for (;;) {
-        const auto found = translate(address, access);
-        if (found) return {};
-        if (auto done = resolve(state_, found.error(), access, "access"); !done) return done;
+        // A page of a file is looked at by `resolve`, and not here, too.
+        const auto found = space::translate(state_->store->memory, *state_, address);
+        if (found && found->protection.permits(access)) return {};
+        const Fault fault = found ? space::refused(*found, access, address) : found.error();
+        if (auto done = resolve(state_, fault, access, "access"); !done) return done;
     }
 }
 

@@ -89,13 +89,15 @@ Result<void> TransactionState::renew(const std::shared_ptr<SpaceState>& object,
         return fail(ErrorCode::damaged,
                     fmt::format("{}: what is known of {} is damaged; run `repair`",
                                 store_->pool->path(), file.path));
-    const auto trouble = difference(*before, file.identity);
-    if (!trouble) return {};
+    // Looked at again: what was seen of it before may be of before a sync.
+    const auto opened = known->open();
+    if (opened) return {};
+    const FileTrouble& trouble = opened.error();
     if (!loaded_pages(*store_, *object, table::all_pages(object->levels)).empty())
-        return fail(ErrorCode::lost, trouble->why);
+        return fail(ErrorCode::lost, trouble.why);
     const auto mapped = mapped_files(*store_);
     if (!mapped) return std::unexpected(mapped.error());
-    if (mapped->contains(object->owner)) return fail(ErrorCode::lost, trouble->why);
+    if (mapped->contains(object->owner)) return fail(ErrorCode::lost, trouble.why);
     joined.new_file = file;
     return {};
 }
