@@ -182,9 +182,9 @@ class Store {
     // Space::sync of all pages in the pool, whoever maps the file. Errors: as that, and not_found.
     Result<void> sync_file(const std::string& path);
     // Goes on with the file as it is, whatever it was: the one that the path leads to now. With its
-    // content, the pages in the pool are read again; pages behind its end are faults from then on.
-    // A crash in the middle leaves a file that is a fault until the call is repeated. Errors:
-    // not_found, permission_denied, busy (others are writing to it), io.
+    // content, the pages in the pool are read again; pages behind its end are zeros, and faults from
+    // the next opening on. A crash in the middle leaves a file that is a fault until the call is
+    // repeated. Errors: not_found, permission_denied, busy (others are writing to it), io.
     Result<void> accept_file(const std::string& path, FileContent content);
     // Forgets a file that nobody maps any more, with its pages in the pool: what was not synced is
     // lost. Errors: not_found, busy (it is mapped).
