@@ -186,9 +186,9 @@ class Space {
     Result<void> fault(VirtAddr address, Protection access);
 
     // The bytes of one mapped page, in place, to be written whatever its protection; a page that is
-    // copied on write is copied first. The pointer stays good until the page is unmapped, promoted
-    // or shared (a fork or snapshot of the space is made), and is checked against nothing after
-    // that.
+    // copied on write is copied first. The pointer stays good until the page is unmapped, promoted,
+    // evicted (reclaim.hpp) or shared (a fork or snapshot of the space is made), and is checked
+    // against nothing after that.
     std::expected<std::span<std::byte>, Fault> frame_bytes(VirtAddr page);
     // The same to read only, and no page is copied for it.
     std::expected<std::span<const std::byte>, Fault> frame_view(VirtAddr page) const;

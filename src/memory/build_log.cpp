@@ -121,10 +121,12 @@ Result<void> BuildLog::reserve_huge(Build& build, unsigned level, std::uint64_t 
 
 Result<void> BuildLog::name_parts(Build& build, Extent parts) {
     if (has_interrupted()) release_interrupted(~std::uint64_t{0});
-    auto record = allocator_.allocate(1);
+    auto record = allocator_.allocate_one();
+    // A part of a page can be unmapped also when the store is full.
+    if (!record) record = allocator_.allocate_held_back();
     if (!record) return std::unexpected(record.error());
     build.parts.push_back(parts);
-    publish(build, {record->front(), parts}, {record->front().first});
+    publish(build, {{*record, 1}, parts}, {*record});
     return {};
 }
 
@@ -280,6 +282,9 @@ std::uint64_t BuildLog::release_interrupted(std::uint64_t frames) {
             continue;
         }
         clear_slot(build.slot);
+        // What was retired as part of a huge frame has had its grace period before it is free, and
+        // is not given back a second time when it has been taken again.
+        allocator_.collect_retired();
         for (const Extent& extent : build.extents) allocator_.give_back_withheld(extent);
         occupied_ &= ~(std::uint64_t{1} << build.slot);
         interrupted_.pop_back();

@@ -17,7 +17,11 @@ Result<bool> TransactionState::promote_block(Joined& joined, std::uint64_t first
                                              memory::Placement where) {
     space::ChangedPages changed;
     changed.add(first_page, first_page + table::entry_pages(2));
+    // Beside the small ones, which count until they are released.
+    if (auto room = make_way(joined, table::entry_pages(2)); !room)
+        return std::unexpected(room.error());
     table::EditSession copying(store_->services);
+    copying.charge_to(joined.space->record);
     {
         TableEditor editor(copying, joined.root);
         const auto promotable = editor.promotable(first_page);

@@ -31,19 +31,29 @@ namespace {
 // So many pages go out by the same two commits and one grace period.
 constexpr std::uint64_t kPagesAtOnce = 24;
 
-std::uint64_t private_bytes(const memory::PhysicalMemory& memory, const SpaceState& space) {
+// Of pages that go with the space: below links that are its alone, and of its own lineage.
+std::uint64_t private_pages(const memory::PhysicalMemory& memory, FrameNumber table,
+                            const table::TablePosition& position) {
     std::uint64_t pages = 0;
+    if (memory.table(table) == nullptr) return 0;
+    for (unsigned slot = 0; slot < format::kEntriesPerTable; ++slot) {
+        const table::Entry entry(pool::load_word(memory.table(table) + slot));
+        if (!entry.is_present()) continue;
+        const auto metadata = memory.valid_metadata(entry.frame());
+        if (!metadata || metadata->references != 1 || metadata->owner != position.owner) continue;
+        if (!entry.is_table(position.level))
+            pages += format::frames_of(metadata->kind);
+        else if (entry.is_writable() && !position.leads_away(slot))
+            pages += private_pages(memory, memory.current(entry.frame()), position.child(slot));
+    }
+    return pages;
+}
+
+std::uint64_t private_pages(const memory::PhysicalMemory& memory, const SpaceState& space) {
     const memory::ReaderSection section;
     const table::Root root = space.root();
     if (root.entry.is_empty()) return 0;
-    table::Visitor visitor;
-    visitor.range = [&](const table::VisitedRange& visited) {
-        if (visited.damage || !visited.entry.is_present()) return;
-        const auto metadata = memory.valid_metadata(visited.entry.frame());
-        if (metadata && metadata->references == 1) pages += visited.pages.count();
-    };
-    table::visit(memory, root, table::all_pages(space.levels), visitor);
-    return pages << kPageShift;
+    return private_pages(memory, memory.current(root.entry.frame()), table::top_position(root));
 }
 
 }  // namespace
@@ -70,12 +80,12 @@ Result<void> StoreState::set_reclaim_policy(const ReclaimPolicy& policy) {
     return pool->commit(writes);
 }
 
-std::optional<memory::Placement> StoreState::swap_region() const {
+std::vector<memory::Placement> StoreState::swap_regions() const {
+    std::vector<memory::Placement> found;
     for (const memory::Region& region : memory.regions())
         if (region.kind() == RegionKind::swap && region.state() == RegionState::attached)
-            return memory::Placement{.region = static_cast<std::uint8_t>(region.index()),
-                                     .only = true};
-    return std::nullopt;
+            found.push_back({.region = static_cast<std::uint8_t>(region.index()), .only = true});
+    return found;
 }
 
 // --- one space ---
@@ -93,7 +103,7 @@ void TransactionState::adopt_pages(const Joined& joined) {
             charges.adopt(store_->memory.current(visited.entry.frame()), visited.pages.count(),
                           joined.space->record);
     };
-    table::visit(store_->memory, joined.root, table::all_pages(joined.space->levels), visitor);
+    table::visit(store_->memory, joined.root, table::own_pages(joined.root), visitor);
 }
 
 Result<std::uint64_t> TransactionState::evict(Joined& joined, std::uint64_t pages,
@@ -116,10 +126,13 @@ Result<std::uint64_t> TransactionState::evict(Joined& joined, std::uint64_t page
             if (auto done = commit_step(joined, protecting, changed); !done)
                 return std::unexpected(done.error());
         memory::ReaderSection::wait_for_readers();
-        const auto swap = store_->swap_region();
+        const auto swap = store_->swap_regions();
         std::uint64_t moved = 0;
         for (const std::uint64_t page : clock.pages) {
-            const auto out = editor.swap_out(page, swap);
+            auto out = editor.swap_out(page, swap.empty() ? std::nullopt : std::optional(swap[0]));
+            for (std::size_t next = 1;
+                 next < swap.size() && !out && out.error().code == ErrorCode::no_space; ++next)
+                out = editor.swap_out(page, swap[next]);
             if (!out && out.error().code != ErrorCode::no_space)
                 return std::unexpected(out.error());
             // A page that finds no room stays, and is written again by whoever writes next.
@@ -240,7 +253,9 @@ bool StoreState::reclaim_from_others(std::uint64_t pages) {
     return evicted != 0;
 }
 
-bool StoreState::reclaim_for(const std::shared_ptr<SpaceState>& space) {
+bool StoreState::reclaim_for(const std::shared_ptr<SpaceState>& space, const SpaceState& asked,
+                             std::uint64_t pages) {
+    if (pages == 0) return false;
     if (allocator.charges().is_on()) {
         if (reclaim_from_others(kPagesAtOnce)) return true;
         TransactionState transaction(shared_from_this());
@@ -248,15 +263,22 @@ bool StoreState::reclaim_for(const std::shared_ptr<SpaceState>& space) {
             transaction.evict(space, kPagesAtOnce, TransactionState::Waiting::may_wait);
         if (own && *own != 0) return true;
     }
-    return reclaim_policy().oom == OomPolicy::release_victim && release_victim(*space);
+    return reclaim_policy().oom == OomPolicy::release_victim &&
+           release_victim(*space, asked, pages);
 }
 
-bool StoreState::release_victim(const SpaceState& requester) {
+bool StoreState::release_victim(const SpaceState& requester, const SpaceState& asked,
+                                std::uint64_t pages) {
+    // Something else is short if there are frames: nobody is removed for it. (A few are held back.)
+    const std::uint64_t free = allocator.count_free().frames;
+    if (free >= pages + memory::FrameAllocator::kHeldBack) return false;
     std::vector<std::pair<std::uint64_t, std::shared_ptr<SpaceState>>> scores;
-    for (const auto& space : all_spaces())
-        if (space->record != requester.record)
-            if (const std::uint64_t bytes = private_bytes(memory, *space); bytes != 0)
-                scores.emplace_back(bytes, space);
+    for (const auto& space : all_spaces()) {
+        if (space->record == requester.record || space->record == asked.record) continue;
+        const std::uint64_t own = private_pages(memory, *space);
+        // Of no use if it is still not enough.
+        if (own != 0 && free + own >= pages) scores.emplace_back(own << kPageShift, space);
+    }
     std::ranges::sort(scores, std::greater(), [](const auto& each) { return each.first; });
     for (std::size_t i = 0; i < scores.size(); ++i) {
         const auto& [bytes, victim] = scores[i];
@@ -322,7 +344,7 @@ FrameUse Space::frame_use() const {
     visitor.range = [&](const table::VisitedRange& visited) {
         if (!visited.damage && visited.entry.is_swapped()) use.swapped_bytes += kPageSize;
     };
-    table::visit(store.memory, root, table::all_pages(state_->levels), visitor);
+    table::visit(store.memory, root, table::own_pages(root), visitor);
     return use;
 }
 

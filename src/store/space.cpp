@@ -40,13 +40,15 @@ Error error_of(Fault fault, const char* action, const detail::SpaceState& space)
 
 // A call that finds too few frames takes them from whom the policies say, and is done again; but
 // not one that promises more than there may be (overcommit.hpp), which `call` says in its argument.
+// `pages` are what it takes at most; 0 for what is not to cost anybody else.
 template <typename Call>
-Result<void> with_reclaim(const std::shared_ptr<detail::SpaceState>& space, const Call& call) {
-    for (;;) {
+Result<void> with_reclaim(const std::shared_ptr<detail::SpaceState>& space,
+                          const detail::SpaceState& asked, std::uint64_t pages, const Call& call) {
+    for (std::uint64_t rounds = 1024 + pages;; --rounds) {
         bool is_promise = false;
         Result<void> done = call(is_promise);
-        if (done || done.error().code != ErrorCode::no_space || is_promise ||
-            !space->store->reclaim_for(space))
+        if (done || done.error().code != ErrorCode::no_space || is_promise || rounds == 0 ||
+            !space->store->reclaim_for(space, asked, pages))
             return done;
     }
 }
@@ -70,7 +72,7 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& of, const Fault&
     if (!(demand_zero || copy_on_write || swapped || file_backed || stack_room) ||
         !fault.protection.permits(access))
         return std::unexpected(error_of(fault, action, *space));
-    return with_reclaim(space, [&](bool& is_promise) -> Result<void> {
+    return with_reclaim(space, *of, 1, [&](bool& is_promise) -> Result<void> {
         if (file_backed) return detail::load_page(space, fault);
         TransactionState transaction(space->store);
         if (stack_room) {
@@ -93,7 +95,10 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& of, const Fault&
 }  // namespace
 
 Result<void> Space::map(Range range, Protection protection, const MapOptions& options) {
-    return with_reclaim(state_, [&](bool& is_promise) -> Result<void> {
+    // Whole huge frames are not had by that.
+    const bool is_small = options.page_size == PageSize::size_4KiB && !options.lazy;
+    const std::uint64_t pages = is_small ? range.pages() : 0;
+    return with_reclaim(state_, *state_, pages, [&](bool& is_promise) -> Result<void> {
         TransactionState transaction(state_->store);
         auto done = transaction.map(state_, range, protection, options);
         is_promise = transaction.is_refused_by_policy();

@@ -46,10 +46,14 @@ StoreState::StoreState(std::unique_ptr<pool::Pool> opened, bool emulate_pmem, bo
       allocator(memory),
       build_log(memory, allocator),
       limbo(memory),
-      services{memory,         allocator,
-               build_log,      limbo,
-               gate,           commit_mutex,
-               former_readers, [this](std::uint64_t frames) { return make_room(frames); }},
+      services{memory,
+               allocator,
+               build_log,
+               limbo,
+               gate,
+               commit_mutex,
+               former_readers,
+               [this](std::uint64_t frames, bool of_huge) { return make_room(frames, of_huge); }},
       commit_charge(*this) {
     limbo.on_space([this](FrameNumber record) { return release_space_step(record); });
     memory.on_file_page([this](format::OwnerId owner, std::uint64_t page) {
@@ -226,9 +230,9 @@ Result<std::uint64_t> StoreState::release(std::uint64_t tables) {
 }
 
 // Frames have run out: what waits for readers, what is in limbo, and what the pool has left.
-bool StoreState::make_room(std::uint64_t frames) {
+bool StoreState::make_room(std::uint64_t frames, bool of_huge) {
     if (allocator.collect_retired()) return true;
-    return make_room_in_pool(frames) || reclaim_from_others(frames);
+    return make_room_in_pool(frames) || (!of_huge && reclaim_from_others(frames));
 }
 
 bool StoreState::make_room_in_pool(std::uint64_t frames) {

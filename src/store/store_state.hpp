@@ -77,11 +77,13 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     // --- reclaim (reclaim.cpp) ---
     ReclaimPolicy reclaim_policy() const;
     Result<void> set_reclaim_policy(const ReclaimPolicy& policy);
-    // Where swapped pages go; nothing if there is no such region.
-    std::optional<memory::Placement> swap_region() const;
-    // After a call of this space has failed for want of frames, and has let everything go: whether
-    // it makes sense to try again.
-    bool reclaim_for(const std::shared_ptr<SpaceState>& space);
+    // Where swapped pages go, the first of which is not full.
+    std::vector<memory::Placement> swap_regions() const;
+    // After a call on `asked` that takes frames for `space` (the same, or the object whose half it
+    // is) has failed for want of frames, and has let everything go: whether it makes sense to try
+    // again. A victim is removed only if that makes so many pages possible.
+    bool reclaim_for(const std::shared_ptr<SpaceState>& space, const SpaceState& asked,
+                     std::uint64_t pages);
     ReclaimState reclaim;
     // From here on: whose each frame is, and which pages are accessed.
     void count_frames() {
@@ -120,12 +122,12 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
 
   private:
     Result<void> make_superblock(const CreateOptions& options);
-    bool make_room(std::uint64_t frames);
+    bool make_room(std::uint64_t frames, bool of_huge);
     bool make_room_in_pool(std::uint64_t frames);
     bool may_have_room() const;
     std::vector<std::shared_ptr<SpaceState>> all_spaces();
     bool reclaim_from_others(std::uint64_t pages);
-    bool release_victim(const SpaceState& requester);
+    bool release_victim(const SpaceState& requester, const SpaceState& asked, std::uint64_t pages);
     std::uint64_t reserve_bytes() const;
     Result<bool> release_space_step(FrameNumber record);
 

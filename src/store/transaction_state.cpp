@@ -354,7 +354,13 @@ Result<void> TransactionState::unshare(const std::shared_ptr<SpaceState>& of, Vi
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = page_index(address, space->levels);
-    if (auto room = make_way(**joined, 1); !room) return room;
+    if (has_quota(**joined)) {
+        // Only a copy takes frames: a page that is the space's alone is just written again.
+        const auto copied = TableEditor(session_, (*joined)->root).pages_to_copy(page);
+        if (!copied) return std::unexpected(copied.error());
+        if (*copied != 0)
+            if (auto room = make_way(**joined, *copied); !room) return room;
+    }
     (*joined)->changed.add(page, page + 1);
     TableEditor editor(session_, (*joined)->root);
     auto done = editor.unshare_page(page, *where);

@@ -34,13 +34,15 @@ std::optional<FrameMetadata> EditSession::metadata(FrameNumber frame) const {
 }
 
 // Attempts again as long as room can be made, and once more after that: another thread may have
-// made some between our last attempt and our finding none left to make.
+// made some between our last attempt and our finding none left to make. What others free and take
+// again all the time does not keep us here for ever.
 template <typename Attempt>
-auto EditSession::while_room_is_made(std::uint64_t frames, const Attempt& attempt) {
-    for (bool room = true; room;) {
+auto EditSession::while_room_is_made(std::uint64_t frames, const Attempt& attempt, bool of_huge) {
+    std::uint64_t rounds = 1024 + frames;
+    for (bool room = true; room && rounds != 0; --rounds) {
         auto outcome = attempt();
         if (outcome || outcome.error().code != ErrorCode::no_space) return outcome;
-        room = services_.on_shortage(frames);
+        room = services_.on_shortage(frames, of_huge);
     }
     return attempt();
 }
@@ -56,10 +58,13 @@ Result<void> EditSession::begin_build() {
 Result<void> EditSession::reserve_huge(unsigned level, std::uint64_t count,
                                        memory::Placement placement) {
     if (auto begun = begin_build(); !begun) return begun;
-    return while_room_is_made(count * format::frames_of(format::leaf_kind(level)), [&] {
-        const ChangeGate::Inside inside(services_.gate);
-        return services_.build_log.reserve_huge(*build_, level, count, placement);
-    });
+    return while_room_is_made(
+        count * format::frames_of(format::leaf_kind(level)),
+        [&] {
+            const ChangeGate::Inside inside(services_.gate);
+            return services_.build_log.reserve_huge(*build_, level, count, placement);
+        },
+        true);
 }
 
 Result<void> EditSession::reserve(std::uint64_t count, memory::Placement placement) {
@@ -113,9 +118,9 @@ Result<TakenFrame> EditSession::take_leaf(unsigned level, OwnerId owner, std::ui
         build_->unused_huge[level].pop_back();
         return take_into_use(frame, kind, owner, index, true);
     }
-    const auto extent = while_room_is_made(format::frames_of(kind), [&] {
-        return services_.allocator.allocate_huge(level, placement);
-    });
+    const auto extent = while_room_is_made(
+        format::frames_of(kind),
+        [&] { return services_.allocator.allocate_huge(level, placement); }, true);
     if (!extent) return std::unexpected(extent.error());
     huge_ones_.push_back(*extent);
     return take_into_use(extent->first, kind, owner, index, false);
@@ -152,14 +157,14 @@ Result<std::array<std::uint16_t, format::kEntriesPerTable>> EditSession::split(F
     if (!metadata) return std::unexpected(metadata.error());
     if (auto begun = begin_build(); !begun) return std::unexpected(begun.error());
     const std::uint64_t frames = format::frames_of(metadata->kind);
-    {
+    // Under a huge frame the records of its parts say "free". From here to the commit a crash makes
+    // them say so again, whatever is written below, and the first one's record is of the huge frame
+    // until the commit.
+    const auto named = while_room_is_made(1, [&] {
         const ChangeGate::Inside inside(services_.gate);
-        // Under a huge frame the records of its parts say "free". From here to the commit a crash
-        // makes them say so again, whatever is written below, and the first one's record is of the
-        // huge frame until the commit.
-        if (auto done = services_.build_log.name_parts(*build_, {frame + 1, frames - 1}); !done)
-            return std::unexpected(done.error());
-    }
+        return services_.build_log.name_parts(*build_, {frame + 1, frames - 1});
+    });
+    if (!named) return std::unexpected(named.error());
     const FrameKind kind = format::leaf_kind(level - 1);
     std::array<std::uint16_t, format::kEntriesPerTable> generations{metadata->generation};
     for (unsigned part = 1; part < format::kEntriesPerTable; ++part) {

@@ -51,8 +51,9 @@ class LimboStack;
 
 class EditSession {
   public:
-    // What the sessions of one store share. `on_shortage` tries to free frames and says whether
-    // another attempt makes sense.
+    // What the sessions of one store share. `on_shortage` tries to free frames (for huge ones,
+    // those that nobody uses any more: pages are not swapped for the sake of larger ones), and says
+    // whether another attempt makes sense.
     struct Services {
         memory::PhysicalMemory& memory;
         memory::FrameAllocator& allocator;
@@ -61,7 +62,7 @@ class EditSession {
         ChangeGate& gate;
         CommitMutex& commit_mutex;
         FormerReaders& former_readers;
-        std::function<bool(std::uint64_t frames)> on_shortage;
+        std::function<bool(std::uint64_t frames, bool of_huge)> on_shortage;
     };
 
     explicit EditSession(Services& services)
@@ -166,7 +167,7 @@ class EditSession {
     static format::LimboRecord limbo_record(format::LimboKind kind, const TablePosition& position,
                                             const TakenFrame& frame);
     template <typename Attempt>
-    auto while_room_is_made(std::uint64_t frames, const Attempt& attempt);
+    auto while_room_is_made(std::uint64_t frames, const Attempt& attempt, bool of_huge = false);
     void end();
 
     Services& services_;

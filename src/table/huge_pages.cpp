@@ -13,9 +13,10 @@ using format::FrameKind;
 using format::LimboKind;
 using format::Sharing;
 
-Result<void> TableEditor::check_reach(FrameNumber frame, std::uint64_t page) const {
+Result<void> TableEditor::check_reach(FrameNumber frame, std::uint64_t page,
+                                      std::uint64_t frames) const {
     const memory::PhysicalMemory& memory = session_.memory();
-    if (!memory.out_of_reach(frame) && memory.host(frame) != nullptr) return {};
+    if (!memory.out_of_reach(frame) && memory.host(frame + (frames - 1)) != nullptr) return {};
     return fail(ErrorCode::lost,
                 fmt::format("{}: the memory of the page at {:#x} is out of reach, and it cannot "
                             "be copied",
@@ -71,7 +72,7 @@ Result<TakenFrame> TableEditor::split_leaf(FrameNumber table, const TablePositio
     }
     std::array<std::uint16_t, kEntriesPerTable> generations{};
     if (!in_place) {
-        if (auto fine = check_reach(old, child.first_page()); !fine)
+        if (auto fine = check_reach(old, child.first_page(), entry_pages(position.level)); !fine)
             return std::unexpected(fine.error());
     } else if (!gone) {
         const auto split = session_.split(old, position.level);
@@ -107,6 +108,18 @@ Result<void> TableEditor::split_to_page(std::uint64_t page) {
         if (auto made = split_leaf(found->table, position, found->slot, found->entry); !made)
             return std::unexpected(made.error());
     }
+}
+
+Result<std::uint64_t> TableEditor::pages_to_copy(std::uint64_t page) {
+    const auto found = find(page);
+    if (!found) return std::unexpected(found.error());
+    if (!found->entry.is_present() || is_gone(found->entry)) return 0;
+    const auto metadata = session_.metadata_of(found->entry.frame());
+    if (!metadata) return std::unexpected(metadata.error());
+    // (Of a page that has one reference below a table that is shared, it is known only when the
+    // table is copied or taken over.)
+    const bool copies = metadata->kind != FrameKind::shared_data && metadata->references != 1;
+    return copies ? entry_pages(found->level) : 0;
 }
 
 // --- promotion ---

@@ -33,25 +33,24 @@ bool is_zero(const std::byte* page) {
 }  // namespace
 
 // The leaf of 4 KiB, if it may go out.
-std::optional<TableEditor::Found> TableEditor::evictable(std::uint64_t page) const {
+std::optional<TableEditor::Found> TableEditor::evictable(std::uint64_t page) {
     const memory::PhysicalMemory& memory = session_.memory();
     FrameNumber table = root_.entry.frame();
-    for (TablePosition position{root_.top(), root_.owner, 0};;) {
+    for (TablePosition position = top();;) {
+        // What goes out is tagged anew, so it has to be well before.
+        if (!enter(table, position)) return std::nullopt;
         const auto slot =
             static_cast<unsigned>(page / entry_pages(position.level) % kEntriesPerTable);
         const Entry entry = session_.load_entry(table, slot);
         if (position.level > 1) {
             if (!entry.is_table(position.level) || !entry.is_writable()) return std::nullopt;
             table = entry.frame();
-            position =
-                TablePosition{position.level - 1, root_.owner, page >> (9 * (position.level - 1))};
+            position = position.child(slot);
             continue;
         }
-        if (!entry.is_present()) return std::nullopt;
+        if (!entry.is_present() || check_entry(memory, entry, position, slot)) return std::nullopt;
         const auto metadata = session_.metadata(entry.frame());
-        if (!metadata || metadata->kind != FrameKind::data || metadata->references != 1 ||
-            metadata->owner != root_.owner || metadata->index != page ||
-            memory.out_of_reach(entry.frame()))
+        if (!metadata || metadata->kind != FrameKind::data || metadata->references != 1)
             return std::nullopt;
         return Found{entry, 1, table, slot};
     }
@@ -69,6 +68,7 @@ TableEditor::Clock TableEditor::candidates(std::uint64_t hand, std::uint64_t cou
             const auto slot = static_cast<unsigned>(page / span % kEntriesPerTable);
             const PageRange part{page, std::min(range.end, (page & ~(span - 1)) + span)};
             page = part.end;
+            if (!enter(table, position)) return false;
             const Entry entry = session_.load_entry(table, slot);
             clock.hand = part.end == end ? 0 : part.end;
             if (position.level > 1) {

@@ -99,6 +99,8 @@ class TableEditor {
     Result<bool> unshare_tables(PageRange range, std::uint64_t tables);
     // Maps the page by a leaf of 4 KiB if it is part of a huge one.
     Result<void> split_to_page(std::uint64_t page);
+    // Of how many pages the next write to the page makes a copy.
+    Result<std::uint64_t> pages_to_copy(std::uint64_t page);
     // What of the 2 MiB that begin at the page keeps them from being one leaf, or that they are
     // one; changes nothing.
     enum class Promotable : std::uint8_t { yes, is_huge, no };
@@ -190,8 +192,8 @@ class TableEditor {
                               unsigned slot, memory::Placement placement);
     Result<TakenFrame> copied_parts(FrameNumber old, Protection protection,
                                     const TablePosition& position, memory::Placement placement);
-    std::optional<Found> evictable(std::uint64_t page) const;
-    Result<void> check_reach(FrameNumber frame, std::uint64_t page) const;
+    std::optional<Found> evictable(std::uint64_t page);
+    Result<void> check_reach(FrameNumber frame, std::uint64_t page, std::uint64_t frames = 1) const;
     Result<Found> find_block(std::uint64_t first_page);
     Result<void> make_stack(FrameNumber table, const TablePosition& position, PageRange room);
     Result<TakenFrame> split_absent(FrameNumber table, const TablePosition& position, unsigned slot,

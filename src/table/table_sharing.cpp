@@ -133,7 +133,7 @@ Result<void> TableEditor::unshare_page(std::uint64_t page, memory::Placement pla
                                 metadata->generation));
         return {};
     }
-    if (auto fine = check_reach(old, page); !fine) return fine;
+    if (auto fine = check_reach(old, page, pages.count()); !fine) return fine;
     // Nobody writes to the old frame while it is shared. The copy is flushed, and durable with the
     // commit that leads to it: a crash before that leaves the old frame, and a free one.
     const auto copy = copied_leaf(old, entry.mapped_protection(), position, found->slot, placement);

@@ -45,7 +45,12 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
     if (metadata.kind != format::leaf_kind(position.level) || metadata.owner != position.owner ||
         metadata.index != child.first_page())
         return FaultKind::stale_entry;
-    return memory.out_of_reach(entry.frame());
+    if (const auto lost = memory.out_of_reach(entry.frame())) return lost;
+    // The file may end within it.
+    if (position.level > 1 &&
+        memory.host(entry.frame() + (entry_pages(position.level) - 1)) == nullptr)
+        return FaultKind::region_shrunk;
+    return std::nullopt;
 }
 
 bool is_table_of(const memory::PhysicalMemory& memory, FrameNumber frame,
@@ -67,10 +72,19 @@ Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entr
     if (now == entry.frame()) return entry;
     const auto metadata = memory.valid_metadata(now);
     if (!metadata) return entry;
-    const Entry repaired = entry.with_frame(now, place, metadata->generation);
-    if (pool::exchange_word(word, entry.bits(), repaired.bits()))
-        memory.pool().flush(word, sizeof *word);
-    return repaired;
+    // Only whoever accesses the page may set A and D meanwhile, besides a writer.
+    constexpr std::uint64_t kSeen = Entry::kAccessed | Entry::kDirty;
+    for (;;) {
+        const Entry repaired = entry.with_frame(now, place, metadata->generation);
+        if (pool::exchange_word(word, entry.bits(), repaired.bits())) {
+            memory.pool().flush(word, sizeof *word);
+            return repaired;
+        }
+        const Entry changed(pool::load_word(word));
+        if (!changed.is_present() || ((changed.bits() ^ entry.bits()) & ~kSeen) != 0)
+            return repaired;
+        entry = changed;
+    }
 }
 
 // An entry that a writer replaces meanwhile stays what he has made it.

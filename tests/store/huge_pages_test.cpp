@@ -13,6 +13,7 @@
 #include "holdfast/snapshot.hpp"
 #include "holdfast/tlb.hpp"
 #include "holdfast/verify.hpp"
+#include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
 
 namespace holdfast::test {
@@ -233,6 +234,16 @@ TEST_F(HugePages, PromotionKeepsEveryByte) {
     EXPECT_EQ(value_of(space.promote({kStart, 2 * kHuge})), 2 * kHuge);  // nothing left to do
 }
 
+TEST_F(HugePages, APromotedPageCountsForTheQuota) {
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    must(space.set_quota(6_MiB));
+    must(space.map({kStart, 512 * kPageSize}, protection::rw));
+    EXPECT_EQ(value_of(space.promote({kStart, kHuge})), kHuge);
+    value_of(store.release_limbo(~std::uint64_t{0}));
+    store.state().allocator.collect_retired();
+    EXPECT_EQ(space.frame_use().charged_bytes, kHuge);
+}
+
 TEST_F(HugePages, WhatIsNotOneMappingIsNotPromoted) {
     must(space.map({kStart, 4 * kHuge}, protection::rw));
     must(space.protect({page(5), kPageSize}, protection::r));
@@ -296,9 +307,9 @@ TEST(HugePagesReopened, AreWhatTheyWere) {
 
 TEST(HugePagesOf1GiB, AreSplitStepByStep) {
     const TemporaryPool pool;
-    Store store = value_of(Store::create(pool.path(), {.size_bytes = 64_MiB,
-                                                       .emulation = PmemEmulation::on,
-                                                       .frames_bytes = 16_MiB}));
+    Store store = value_of(Store::create(
+        pool.path(),
+        {.size_bytes = 64_MiB, .emulation = PmemEmulation::on, .frames_bytes = 16_MiB}));
     const unsigned region = value_of(store.add_volatile_region(3_GiB, LossPolicy::zero));
     Space space = value_of(store.create_space("space", {.region = region}));
     EXPECT_EQ(value_of(store.info()).frames.free_1GiB, 3u);

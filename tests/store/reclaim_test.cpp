@@ -20,6 +20,7 @@
 #include "holdfast/region.hpp"
 #include "holdfast/snapshot.hpp"
 #include "holdfast/tlb.hpp"
+#include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
 
 namespace holdfast::test {
@@ -229,6 +230,8 @@ TEST_F(Reclaim, WithoutSwapAQuotaIsAnError) {
     EXPECT_EQ(space.map({page(100), 9 * kPageSize}, protection::rw).error().code,
               ErrorCode::over_quota);
     expect_filled(space, 8);
+    // What it has it may write, whatever was tried to make room.
+    for (std::uint64_t at = 0; at < 8; ++at) put(space, page(at), at + 100);
     must(space.set_quota(0));
     put(space, page(20), 1);
 }
@@ -283,12 +286,43 @@ TEST_F(Reclaim, AVictimIsReleasedIfThePolicySaysSo) {
     must(large.map({kStart, 800 * kPageSize}, protection::rw));
     fill(small, 100);
     fill(large, 800);
+    // Which would free nothing: its pages are a snapshot's, too.
+    value_of(store.create_snapshot("large", "kept"));
     must(space.map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
     std::uint64_t filled = 0;
     const std::uint64_t word = 5;
     while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) ++filled;
     EXPECT_TRUE(store.oom_events().empty());
     EXPECT_TRUE(store.open_space("large"));
+    must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::release_victim}));
+    // Nobody is removed for what is not possible all the same.
+    EXPECT_EQ(space.map({VirtAddr(1_GiB * 8), 1_GiB}, protection::rw).error().code,
+              ErrorCode::no_space);
+    EXPECT_EQ(
+        space.map({VirtAddr(1_GiB * 8), 1_GiB}, protection::rw, {.page_size = PageSize::size_1GiB})
+            .error()
+            .code,
+        ErrorCode::no_space);
+    EXPECT_TRUE(store.oom_events().empty());
+    put(space, page(filled), 6);
+    ASSERT_EQ(store.oom_events().size(), 1u);
+    EXPECT_EQ(store.oom_events()[0].victim, "small");
+    must(store.remove_space("kept"));
+    value_of(store.release_limbo(~std::uint64_t{0}));
+    EXPECT_TRUE(store.open_space("large"));
+}
+
+TEST_F(Reclaim, TheVictimIsTheOneWithMostOfItsOwn) {
+    Space small = value_of(store.create_space("small")),
+          large = value_of(store.create_space("large"));
+    must(small.map({kStart, 100 * kPageSize}, protection::rw));
+    must(large.map({kStart, 800 * kPageSize}, protection::rw));
+    fill(small, 100);
+    fill(large, 800);
+    must(space.map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
+    std::uint64_t filled = 0;
+    const std::uint64_t word = 5;
+    while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) ++filled;
     must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::release_victim}));
     put(space, page(filled), 6);
     ASSERT_EQ(store.oom_events().size(), 1u);
@@ -298,6 +332,28 @@ TEST_F(Reclaim, AVictimIsReleasedIfThePolicySaysSo) {
     EXPECT_THAT(event.explanation, HasSubstr("\"small\" with 400 KiB"));
     EXPECT_EQ(store.open_space("large").error().code, ErrorCode::not_found);
     expect_filled(small, 100);
+}
+
+TEST_F(Reclaim, ADamagedEntryIsNotMadeWellByTheClock) {
+    add_swap();
+    must(space.map({kStart, 8 * kPageSize}, protection::rw));
+    fill(space, 8);
+    {
+        const Store old = std::move(store);
+        const Space gone = std::move(space);
+    }
+    store = pool.open();
+    space = value_of(store.open_space("space"));
+    memory::PhysicalMemory& memory = store.state().memory;
+    FrameNumber table = space.state().root().entry.frame();
+    for (unsigned level = 4; level > 1; --level)
+        table = format::Entry(memory.table(table)[format::slot_of(kStart, level)]).frame();
+    std::uint64_t& word = memory.table(table)[format::slot_of(page(3), 1)];
+    word ^= format::Entry::kNoExecute;
+    EXPECT_LE(value_of(space.evict(8 * kPageSize)), 7 * kPageSize);
+    EXPECT_EQ(space.translate(page(3)).error().kind, FaultKind::damaged_entry);
+    word ^= format::Entry::kNoExecute;
+    expect_filled(space, 8);
 }
 
 TEST_F(Reclaim, ATlbNeverAnswersForAPageThatIsGone) {
