@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "judge/child_process.hpp"
+#include "judge/libpmemobj_layout.hpp"
 #include "judge/scratch_folder.hpp"
 #include "trace/stable_hash.hpp"
 #include "tracer/page_watch.hpp"
@@ -50,6 +51,23 @@ Result<void> fill_unwritten(const std::string& path, const std::vector<std::uint
     }
     file.close();
     if (!file) return fail(ErrorCode::io, fmt::format("cannot fill {}", path));
+    return {};
+}
+
+// In a pool that nobody has open, what libpmemobj has kept in it of the process that had: pointers,
+// which mean nothing any more. The traced run stores its own over them, and whether one is by
+// chance the same as before, and so a store that changes nothing, would make another trace of it.
+Result<void> forget_process_state(const std::string& path) {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    std::string signature(layout::kPoolSignature.size(), '\0');
+    file.read(signature.data(), static_cast<std::streamsize>(signature.size()));
+    if (!file || signature != layout::kPoolSignature) return {};  // no pool, or another's
+    file.seekp(layout::kProcessStateAt);
+    const std::string zeros(
+        layout::kHeaderBytes + layout::kDescriptorBytes - layout::kProcessStateAt, '\0');
+    file.write(zeros.data(), static_cast<std::streamsize>(zeros.size()));
+    file.close();
+    if (!file) return fail(ErrorCode::io, fmt::format("cannot write {}", path));
     return {};
 }
 
@@ -137,6 +155,7 @@ Result<TracedRun> trace_run(Subject& subject, double seconds, std::optional<std:
         return done;
     });
     if (!set_up) return std::unexpected(set_up.error());
+    if (auto done = forget_process_state(path); !done) return std::unexpected(done.error());
     // If it made no file, the run makes one.
     std::error_code ignored;
     Result<std::vector<std::byte>> image{};

@@ -265,6 +265,8 @@ Result<FrameNumber> FrameAllocator::allocate_one(Placement placement) {
 void FrameAllocator::put_locked(Extent extent, bool was_withheld) {
     know_regions();
     const auto regions = memory_.regions();
+    const auto is_inside = [&](FrameNumber frame) { return extent.contains(frame); };
+    const bool may_be_held_back = std::ranges::any_of(held_back_, is_inside);
     for (FrameNumber frame = extent.first; frame < extent.end(); frame = frame + 1) {
         std::size_t region = 0;
         while (region < regions.size() && !regions[region].contains(frame)) ++region;
@@ -275,7 +277,7 @@ void FrameAllocator::put_locked(Extent extent, bool was_withheld) {
             // A chunk that was not read yet will find the frame by its metadata.
             FreeChunk* const chunk = regions_[region].chunks[chunk_of(region, frame)].get();
             if (chunk == nullptr || chunk->is_free(place_in_chunk(frame)) ||
-                std::ranges::find(held_back_, frame) != held_back_.end() ||
+                (may_be_held_back && std::ranges::find(held_back_, frame) != held_back_.end()) ||
                 (!withheld_.empty() && is_withheld(frame)) ||
                 (was_withheld && memory_.huge_frame_around(frame)))
                 continue;

@@ -193,6 +193,13 @@ bool TransactionState::has_quota(const Joined& joined) const {
     return joined.space->quota_pages != 0 && store_->reclaim_policy().frames == FramePolicy::local;
 }
 
+Result<void> TransactionState::remove_without_waiting(const std::shared_ptr<SpaceState>& space) {
+    if (auto joined = join(space, false); !joined) return std::unexpected(joined.error());
+    // Which does not wait for those who hold it, either, once a space is held.
+    if (auto joined = join_directory(); !joined) return joined;
+    return remove(space, space->name());
+}
+
 Result<void> TransactionState::set_quota(const std::shared_ptr<SpaceState>& space,
                                          std::uint64_t pages) {
     auto joined = join(space);
@@ -285,7 +292,8 @@ bool StoreState::release_victim(const SpaceState& requester, const SpaceState& a
         const std::string name = victim->name();
         TransactionState transaction(shared_from_this());
         // Commit point: the removal's. A crash before it leaves the victim, one after it no part.
-        if (!transaction.remove_space(name) || !transaction.commit()) continue;
+        // Nobody is waited for: whoever holds it may be waiting for us.
+        if (!transaction.remove_without_waiting(victim) || !transaction.commit()) continue;
         std::string others;
         for (std::size_t other = i + 1; other < std::min(scores.size(), i + 4); ++other)
             others += fmt::format("{} \"{}\" with {} KiB", others.empty() ? "; next:" : ",",

@@ -35,6 +35,8 @@ class TransactionState {
     Result<void> prefer_region(const std::shared_ptr<SpaceState>& space,
                                std::optional<unsigned> region);
     Result<void> remove_space(const std::string& name);
+    // The same; busy if anybody holds the space or the directory.
+    Result<void> remove_without_waiting(const std::shared_ptr<SpaceState>& space);
 
     Result<void> map(const std::shared_ptr<SpaceState>& space, Range range, Protection protection,
                      const MapOptions& options);

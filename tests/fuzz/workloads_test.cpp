@@ -151,16 +151,7 @@ TEST(RandomMix, LeavesTheStateBeforeOrAfter) {
     }
 }
 
-// Why the two below are skipped.
-constexpr const char* kNotRepeatable =
-    "explorations of one workload do not always find the same lines relevant any more (what a "
-    "check "
-    "reads differs from run to run), so that their samples and hashes differ; all states are "
-    "judged "
-    "right. Found on 2026-11-24, not understood yet";
-
 TEST(VerdictHash, IsTheSameHoweverManyWork) {
-    GTEST_SKIP() << kNotRepeatable;
     const Options one{.states_per_window = 50, .jobs = 1, .depth = 1};
     Options two = one;
     two.jobs = 2;
@@ -171,7 +162,6 @@ TEST(VerdictHash, IsTheSameHoweverManyWork) {
 }
 
 TEST(Shards, AreTheWhole) {
-    GTEST_SKIP() << kNotRepeatable;
     const Options whole{.states_per_window = 50, .jobs = 2, .depth = 1};
     Options part = whole;
     part.shards = 2;

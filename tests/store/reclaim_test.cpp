@@ -70,6 +70,20 @@ class Reclaim : public testing::Test {
     static void fill(Space of, std::uint64_t count) {
         for (std::uint64_t at = 0; at < count; ++at) put(of, page(at), at + 1);
     }
+    Space filled_space(const std::string& name, std::uint64_t count) {
+        Space made = value_of(store.create_space(name));
+        must(made.map({kStart, count * kPageSize}, protection::rw));
+        fill(made, count);
+        return made;
+    }
+    // Writes pages of `space` until there is no frame for another: that one.
+    std::uint64_t fill_the_store() {
+        must(space.map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
+        std::uint64_t filled = 0;
+        const std::uint64_t word = 5;
+        while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) ++filled;
+        return filled;
+    }
     static void expect_filled(const Space& of, std::uint64_t count) {
         for (std::uint64_t at = 0; at < count; ++at) ASSERT_EQ(get(of, page(at)), at + 1) << at;
     }
@@ -280,18 +294,10 @@ TEST_F(Reclaim, ASwapFileThatIsGoneIsALoss) {
 }
 
 TEST_F(Reclaim, AVictimIsReleasedIfThePolicySaysSo) {
-    Space small = value_of(store.create_space("small")),
-          large = value_of(store.create_space("large"));
-    must(small.map({kStart, 100 * kPageSize}, protection::rw));
-    must(large.map({kStart, 800 * kPageSize}, protection::rw));
-    fill(small, 100);
-    fill(large, 800);
+    Space small = filled_space("small", 100), large = filled_space("large", 800);
     // Which would free nothing: its pages are a snapshot's, too.
     value_of(store.create_snapshot("large", "kept"));
-    must(space.map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
-    std::uint64_t filled = 0;
-    const std::uint64_t word = 5;
-    while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) ++filled;
+    const std::uint64_t filled = fill_the_store();
     EXPECT_TRUE(store.oom_events().empty());
     EXPECT_TRUE(store.open_space("large"));
     must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::release_victim}));
@@ -313,16 +319,8 @@ TEST_F(Reclaim, AVictimIsReleasedIfThePolicySaysSo) {
 }
 
 TEST_F(Reclaim, TheVictimIsTheOneWithMostOfItsOwn) {
-    Space small = value_of(store.create_space("small")),
-          large = value_of(store.create_space("large"));
-    must(small.map({kStart, 100 * kPageSize}, protection::rw));
-    must(large.map({kStart, 800 * kPageSize}, protection::rw));
-    fill(small, 100);
-    fill(large, 800);
-    must(space.map({kStart, 4000 * kPageSize}, protection::rw, {.lazy = true}));
-    std::uint64_t filled = 0;
-    const std::uint64_t word = 5;
-    while (space.write(page(filled), std::as_bytes(std::span(&word, 1)))) ++filled;
+    Space small = filled_space("small", 100), large = filled_space("large", 800);
+    const std::uint64_t filled = fill_the_store();
     must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::release_victim}));
     put(space, page(filled), 6);
     ASSERT_EQ(store.oom_events().size(), 1u);
@@ -332,6 +330,19 @@ TEST_F(Reclaim, TheVictimIsTheOneWithMostOfItsOwn) {
     EXPECT_THAT(event.explanation, HasSubstr("\"small\" with 400 KiB"));
     EXPECT_EQ(store.open_space("large").error().code, ErrorCode::not_found);
     expect_filled(small, 100);
+}
+
+TEST_F(Reclaim, AVictimThatSomebodyHoldsIsNotWaitedFor) {
+    Space small = filled_space("small", 100), large = filled_space("large", 800);
+    const std::uint64_t filled = fill_the_store();
+    must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::release_victim}));
+    Transaction holder = store.begin();
+    must(holder.protect(large, {kStart, kPageSize}, protection::r));
+    put(space, page(filled), 6);
+    ASSERT_EQ(store.oom_events().size(), 1u);
+    EXPECT_EQ(store.oom_events()[0].victim, "small");
+    must(holder.commit());
+    expect_filled(large, 800);
 }
 
 TEST_F(Reclaim, ADamagedEntryIsNotMadeWellByTheClock) {

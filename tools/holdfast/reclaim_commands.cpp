@@ -7,6 +7,7 @@
 #include "commands.hpp"
 #include "output.hpp"
 #include "quantity.hpp"
+#include "region_text.hpp"
 
 namespace holdfast::tool {
 namespace {
@@ -24,13 +25,7 @@ struct ReclaimArguments {
 Outcome add_swap(const Context& context, const ReclaimArguments& arguments) {
     auto store = context.open_store(arguments.pool);
     if (!store) return std::unexpected(store.error());
-    const auto index = store->add_swap_region(arguments.file, arguments.size_bytes);
-    if (!index) return std::unexpected(index.error());
-    if (context.json)
-        print_json({{"index", *index}});
-    else
-        print("region {}\n", *index);
-    return ExitStatus::well;
+    return answer_region(context, store->add_swap_region(arguments.file, arguments.size_bytes));
 }
 
 // Shows the policies, or sets those that are given.

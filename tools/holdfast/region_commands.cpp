@@ -37,6 +37,15 @@ std::string line_of(const RegionInfo& region) {
     return line;
 }
 
+Outcome answer_region(const Context& context, const Result<unsigned>& index) {
+    if (!index) return std::unexpected(index.error());
+    if (context.json)
+        print_json({{"index", *index}});
+    else
+        print("region {}\n", *index);
+    return ExitStatus::well;
+}
+
 namespace {
 
 struct RegionArguments {
@@ -61,18 +70,12 @@ Outcome add(const Context& context, const RegionArguments& arguments) {
                     "name either the file of the region or --volatile");
     auto store = context.open_store(arguments.pool);
     if (!store) return std::unexpected(store.error());
-    const auto index =
-        arguments.is_volatile
-            ? store->add_volatile_region(arguments.size_bytes, arguments.on_restart == "zero"
-                                                                   ? LossPolicy::zero
-                                                                   : LossPolicy::fault)
-            : store->add_external_region(arguments.file, options_of(arguments));
-    if (!index) return std::unexpected(index.error());
-    if (context.json)
-        print_json({{"index", *index}});
-    else
-        print("region {}\n", *index);
-    return ExitStatus::well;
+    return answer_region(
+        context, arguments.is_volatile
+                     ? store->add_volatile_region(
+                           arguments.size_bytes,
+                           arguments.on_restart == "zero" ? LossPolicy::zero : LossPolicy::fault)
+                     : store->add_external_region(arguments.file, options_of(arguments)));
 }
 
 // Findings if a region is not well.
