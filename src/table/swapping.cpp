@@ -80,7 +80,8 @@ TableEditor::Clock TableEditor::candidates(std::uint64_t hand, std::uint64_t cou
             }
             if (!entry.is_present() || !evictable(part.begin)) continue;
             // The second chance. A processor or a writer sets A at the same time: one of the two
-            // has the last word, and either is right.
+            // has the last word, and either is right. Nor is it flushed: after a crash A may be set
+            // again.
             if (entry.bits() & Entry::kAccessed) {
                 pool::clear_bits(memory.table(table) + slot, Entry::kAccessed);
                 continue;
