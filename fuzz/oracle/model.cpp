@@ -205,7 +205,8 @@ std::optional<ErrorCode> Model::map_shared(const std::string& name, Range range,
         if (page == from.pages.end() || page->second.frame == 0) return ErrorCode::not_mapped;
     }
     std::map<std::uint64_t, ModelPage> added;
-    for (std::uint64_t i = 0; i < source_range.pages(); ++i)
+    // Those that the range has no room for stay the source's own.
+    for (std::uint64_t i = 0; i < std::min(source_range.pages(), range.pages()); ++i)
         shared.insert(from.pages.at(source_first + i).frame);
     for (std::uint64_t i = 0; i < range.pages(); ++i)
         added[first + i] = {.protection = protection,

@@ -118,8 +118,9 @@ class Space {
     Result<void> map(Range range, Protection protection, const MapOptions& options = {});
 
     // Maps the frames behind `source_range` of `source` here as well, so that both see each
-    // other's bytes. `range` may be larger: the source then repeats. Every source page must be
-    // mapped and have a frame. Errors as `map`, and not_mapped.
+    // other's bytes. `range` may be larger: the source then repeats; of a larger source the first
+    // pages are shared, and no others. Every source page must be mapped and have a frame. Errors as
+    // `map`, and not_mapped.
     Result<void> map_shared(Range range, Protection protection, const Space& source,
                             Range source_range, const MapOptions& options = {});
 

@@ -262,6 +262,8 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
     if (auto done = annotate(joined, pages, options); !done) return done;
     const auto where = placement(from);
     if (!where) return std::unexpected(where.error());
+    // Those that the range has no room for stay the source's own.
+    source_pages.end = std::min(source_pages.end, source_pages.begin + pages.count());
     const auto before = charged_pages(from, source_pages);
     if (!before) return std::unexpected(before.error());
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {

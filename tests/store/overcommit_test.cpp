@@ -204,6 +204,23 @@ TEST_F(CommitCharge, WhatIsMappedSharedIsNobodys) {
     EXPECT_EQ(committed(), 5u);
 }
 
+TEST_F(CommitCharge, OfALongerSourceOnlyWhatFitsIsNobodys) {
+    must(space.map(pages(0, 10), protection::rw));
+    limit_to(40);
+    Space other = value_of(store.create_space("other"));
+    must(other.map_shared(pages(0, 2), protection::rw, space, pages(2, 3)));
+    EXPECT_EQ(committed(), 8u);
+    // So the third is the source's own, of which a fork has a copy.
+    const Space fork = value_of(store.fork_space("space", "fork"));
+    const std::uint64_t word = 7;
+    for (const std::uint64_t page : {3, 4}) {
+        must(space.write(pages(page, 1).start, std::as_bytes(std::span(&word, 1))));
+        std::uint64_t seen = 0;
+        must(fork.read(pages(page, 1).start, std::as_writable_bytes(std::span(&seen, 1))));
+        EXPECT_EQ(seen, page == 3 ? word : 0);
+    }
+}
+
 TEST_F(CommitCharge, IsCountedAnewAfterARestartAndPolicyHolds) {
     limit_to(100);
     const Overcommit set = commit_account(store).overcommit;
