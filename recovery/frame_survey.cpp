@@ -4,6 +4,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstring>
 #include <optional>
 #include <vector>
 
@@ -42,7 +43,9 @@ Damage damage(const char* what, FrameNumber frame, const std::string& says, Reme
 
 // A frame whose metadata is one that somebody has written. `end`: of all that it stands for.
 std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
-                              const memory::MetadataWords& words, Found& found, FrameNumber& end) {
+                              const memory::MetadataWords& words, const std::byte* host,
+                              std::optional<FrameNumber> zero_frame, Found& found,
+                              FrameNumber& end) {
     const std::uint64_t word0 = pool::load_word(words.word0);
     const std::uint64_t word1 = pool::load_word(words.word1());
     // What a build claims is free as soon as its record is dealt with, and may be anything until
@@ -59,6 +62,18 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
     const FrameMetadata metadata = FrameMetadata::decode(word0, word1);
     const std::uint64_t frames = format::frames_of(metadata.kind);
     end = frame + frames;
+    // Of zeros: nobody counts what leads to it. One that the superblock does not name is left from
+    // before its word was damaged, and goes when nothing leads to it.
+    if (metadata.kind == FrameKind::data && metadata.is_fixed() &&
+        (frame == zero_frame || use.references() != 0)) {
+        ++found.reachable;
+        ++found.by_kind[static_cast<std::size_t>(metadata.kind)];
+        static constexpr std::array<std::byte, kPageSize> kZeros{};
+        if (host == nullptr || std::memcmp(host, kZeros.data(), kPageSize) == 0)
+            return std::nullopt;
+        return damage("I5 metadata", frame, "is to hold zeros, and holds something else",
+                      Remedy::clear_frame, 1);
+    }
     if (metadata.kind == FrameKind::free) {
         ++found.free;
         if (use.references() == 0) return std::nullopt;
@@ -83,6 +98,17 @@ std::optional<Damage> look_at(FrameNumber frame, const FrameUses::Use& use,
                                   use.references(), metadata.references),
                       Remedy::set_references, use.references());
     return std::nullopt;
+}
+
+// A frame of a device region: nobody counts what leads to it, and its record never changes.
+std::optional<Damage> look_at_device(FrameNumber frame, std::uint64_t at,
+                                     const memory::MetadataWords& words) {
+    const FrameMetadata right = FrameMetadata::of_device(at);
+    if (pool::load_word(words.word0) == right.word0(words.home) &&
+        pool::load_word(words.word1()) == right.word1())
+        return std::nullopt;
+    return damage("I5 metadata", frame, "of a device has metadata that is not a device's",
+                  Remedy::remake_metadata, 1);
 }
 
 // A part of a huge frame in use, whose record stands for it. A build that is about to make it a
@@ -158,6 +184,7 @@ std::vector<LeakedRun> survey_frames(const memory::PhysicalMemory& memory, const
                                      const std::function<void(std::uint64_t frames)>& between) {
     std::vector<LeakedRun> leaked;
     const auto regions = memory.regions();
+    const auto zero_frame = memory.zero_frame();
     for (std::size_t number = 0; number < regions.size(); ++number) {
         const memory::Region& region = regions[number];
         const std::uint64_t initialized = region.initialized();
@@ -178,10 +205,13 @@ std::vector<LeakedRun> survey_frames(const memory::PhysicalMemory& memory, const
                 const FrameNumber frame = region.base() + at;
                 const FrameUses::Use use = uses.of(number, at);
                 std::optional<Damage> wrong;
-                if (frame < parts_end) {
+                if (region.has_fixed_frames()) {
+                    if (at < initialized) wrong = look_at_device(frame, at, region.metadata(frame));
+                } else if (frame < parts_end) {
                     wrong = look_at_part(frame, use, region.metadata(frame));
                 } else if (at < initialized) {
-                    wrong = look_at(frame, use, region.metadata(frame), found[at_piece], parts_end);
+                    wrong = look_at(frame, use, region.metadata(frame), region.host(frame),
+                                    zero_frame, found[at_piece], parts_end);
                 } else {
                     ++found[at_piece].free;
                     if (use.references() != 0)
@@ -205,7 +235,7 @@ std::vector<LeakedRun> survey_frames(const memory::PhysicalMemory& memory, const
         parallel_for(options.threads, found.size(), piece, tell);
         tell();
         VerifyReport& report = survey.report;
-        report.frames_total += region.frame_count();
+        if (!region.has_fixed_frames()) report.frames_total += region.frame_count();
         for (Found& each : found) {
             report.frames_reachable += each.reachable;
             report.frames_limbo += each.limbo;

@@ -84,6 +84,9 @@ Result<std::vector<Finding>> mend_superblock(const pool::Pool& pool, Superblock&
     if (!format::ReclaimWord::decode(superblock.reclaim_policy))
         if (auto done = reset(superblock.reclaim_policy, "reclaim policy"); !done)
             return std::unexpected(done.error());
+    if (superblock.zero_frame != 0 && !CheckedWord::decode(superblock.zero_frame, kSeedZeroFrame))
+        if (auto done = reset(superblock.zero_frame, "frame of zeros"); !done)
+            return std::unexpected(done.error());
     return mended;
 }
 

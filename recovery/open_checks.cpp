@@ -77,6 +77,13 @@ Result<void> check_superblock(const Superblock& superblock, const std::string& p
                     fmt::format("{}: the superblock's reclaim policy fails its check; run "
                                 "`repair`, which sets that of a new store",
                                 path));
+    if (superblock.zero_frame != 0 &&
+        !CheckedWord::decode(superblock.zero_frame, format::kSeedZeroFrame))
+        return fail(
+            ErrorCode::damaged,
+            fmt::format("{}: the superblock's frame of zeros fails its check; run `repair`, "
+                        "after which another is made when it is needed",
+                        path));
     return {};
 }
 

@@ -47,6 +47,8 @@ const char* done_by(Remedy remedy) {
             return "all of limbo is dropped";
         case Remedy::trim_annotation:
             return "the name is trimmed to what is mapped, or removed";
+        case Remedy::clear_frame:
+            return "it is cleared";
         case Remedy::set_references:
             return "the count is set right";
         case Remedy::free_frames:
@@ -142,6 +144,10 @@ class Repairer {
             case Remedy::trim_annotation:
                 return trim_annotation(memory_, *record_at(damage.frame), damage.key,
                                        damage.number);
+            case Remedy::clear_frame:
+                pool_.fill(memory_.host(damage.frame), 0, kPageSize);
+                pool_.drain();
+                return {};
             case Remedy::set_references:
                 return set_references(damage.frame, static_cast<std::uint32_t>(damage.number));
             case Remedy::free_frames:
@@ -284,6 +290,14 @@ class Repairer {
     // Nothing but the name leads to a space record, by its number: its generation may be any.
     Result<void> remake_metadata(FrameNumber frame) {
         const memory::MetadataWords words = memory_.metadata(frame);
+        const memory::Region* const region = memory_.region_of(frame);
+        if (region->has_fixed_frames()) {
+            const FrameMetadata fixed = FrameMetadata::of_device(frame - region->base());
+            pool::WriteSet writes;
+            writes.store(words.word0, fixed.word0(words.home), pool::WordClass::publish);
+            writes.store(words.word1(), fixed.word1(), pool::WordClass::publish);
+            return pool_.commit(writes);
+        }
         const FrameMetadata metadata{
             .kind = FrameKind::space_record,
             .references = 1,

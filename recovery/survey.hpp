@@ -25,12 +25,13 @@ enum class Remedy : std::uint8_t {
     empty_build_slot,  // `number`
     remove_name,       // `key` in the directory
     remove_space,      // the same, and what is left of the space record `frame`
-    remake_metadata,   // of the space record `frame`
+    remake_metadata,   // of `frame`: a space record, or a device's
     adopt_space,       // the space record `frame` gets its name back
     empty_entry,       // `number` of the table `frame`
     share_entry,       // the same: it is to permit no writing
     cut_limbo,         // all of it: what it held is found as leaked
     trim_annotation,   // `key` of the space record `frame`
+    clear_frame,       // `frame`, that of zeros
     // What follows is only to be done when nothing above is left: damage above makes frames seem
     // leaked that are not.
     set_references,  // of `frame`, to `number`

@@ -96,13 +96,14 @@ Range TableSurvey::range_of(const TableItem& item, unsigned slot) const {
 
 // An interrupted release has freed what its table still leads to. What a shell leads to lives on
 // elsewhere, and may have changed there. A root's links to a supervisor object's tables do not
-// belong to its tree, and nobody follows them.
+// belong to its tree, and nobody follows them: the object may be gone, and its frames be others'.
 bool TableSurvey::is_expected(FaultKind kind, const TableItem& item, unsigned slot) const {
     const bool is_upper =
         item.position.level >= 3 && item.position.index == 0 && slot >= kEntriesPerTable / 2;
     return from_ == FrameUses::From::limbo &&
            (kind == FaultKind::stale_entry || is_loss(kind) || !item.with_frames ||
-            (is_upper && kind == FaultKind::wrong_table));
+            (is_upper && (kind == FaultKind::wrong_table || kind == FaultKind::damaged_entry ||
+                          kind == FaultKind::damaged_metadata)));
 }
 
 Damage TableSurvey::damage_of(FaultKind kind, const TableItem& item, unsigned slot, Entry entry) {
@@ -141,6 +142,10 @@ void TableSurvey::look_at(const TableItem& item, Found& found) {
                     found.mapped_pages += table::entry_pages(position.level);
             }
             if (is_expected(*kind, item, slot)) continue;
+            // The frame's record will be found, and can be made again.
+            const memory::Region* const region =
+                *kind == FaultKind::damaged_metadata ? memory_.region_of(entry.frame()) : nullptr;
+            if (region != nullptr && region->has_fixed_frames()) continue;
             if (continues(found, *kind, item, slot)) {
                 ++found.damages.back().slots;
                 found.damages.back().finding.range.size_bytes += range_of(item, slot).size_bytes;

@@ -1,12 +1,16 @@
 #include "oracle/calls.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <map>
 #include <optional>
+#include <tuple>
 
 #include "space/space_state.hpp"
+#include "store/store_state.hpp"
 
 namespace holdfast::oracle {
 
@@ -34,6 +38,7 @@ std::string Call::to_string() const {
                                    "write",
                                    "map_file",
                                    "map_file_shared",
+                                   "map_device",
                                    "fault",
                                    "sync",
                                    "evict",
@@ -42,6 +47,7 @@ std::string Call::to_string() const {
                                    "grow",
                                    "release_limbo",
                                    "add_volatile",
+                                   "add_device",
                                    "detach",
                                    "attach",
                                    "move",
@@ -65,20 +71,23 @@ Calls chosen_calls(const Choose& below, std::uint64_t word) {
                                                       0xffff'ffff'ffc0'0000};
     constexpr std::array<std::uint64_t, 8> kPages = {1, 1, 2, 5, 40, 512, 700, 1300};
     constexpr std::array<const char*, 3> kSpaces = {"a", "b", "c"};
-    constexpr std::array<Verb, 29> kVerbs = {
+    constexpr std::array<Verb, 31> kVerbs = {
         Verb::map_stack, Verb::map_stack, Verb::map_huge, Verb::map_guard, Verb::fork,
         Verb::fork,      Verb::fork,      Verb::snapshot, Verb::rollback,  Verb::create,
         Verb::create,    Verb::rename,    Verb::remove,   Verb::map,       Verb::map,
         Verb::map,       Verb::map,       Verb::map_lazy, Verb::map_lazy,  Verb::map_shared,
         Verb::unmap,     Verb::unmap,     Verb::unmap,    Verb::protect,   Verb::protect,
-        Verb::protect,   Verb::write,     Verb::write,    Verb::write};
+        Verb::protect,   Verb::write,     Verb::write,    Verb::write,     Verb::fault,
+        Verb::fault};
     Calls calls;
     const std::uint64_t count = below(4) == 0 ? 2 + below(3) : 1;
     while (calls.size() < count) {
         Call call;
         call.verb = kVerbs[below(kVerbs.size())];
         // Not part of transactions, or not of those that have made the space.
-        if (count > 1 && (call.verb == Verb::write || call.verb == Verb::rollback)) continue;
+        if (count > 1 &&
+            (call.verb == Verb::write || call.verb == Verb::rollback || call.verb == Verb::fault))
+            continue;
         call.space = kSpaces[below(kSpaces.size())];
         call.other = kSpaces[below(kSpaces.size())];
         call.range = {VirtAddr(kPlaces[below(kPlaces.size())] + below(900) * kPageSize),
@@ -103,6 +112,17 @@ Result<void> without_value(const Result<T>& result) {
     return {};
 }
 
+// What its file holds is nothing to the pool: it has no name any more when this returns, and the
+// next opening finds the region missing.
+Result<void> add_device(Store& store, std::uint64_t size_bytes) {
+    static std::atomic<unsigned> number = 0;
+    const std::string path = fmt::format("/dev/shm/holdfast-device-{}-{}", getpid(), number++);
+    const auto added = store.add_device_region(path, {.size_bytes = size_bytes, .sparse = true});
+    std::ignore = store.regions();  // which opens it
+    unlink(path.c_str());
+    return without_value(added);
+}
+
 Result<void> run_on_store(Store& store, const Call& call) {
     const auto region = static_cast<unsigned>(call.word);
     switch (call.verb) {
@@ -112,6 +132,8 @@ Result<void> run_on_store(Store& store, const Call& call) {
             return without_value(store.release_limbo(call.word));
         case Verb::add_volatile:
             return without_value(store.add_volatile_region(call.word, LossPolicy::zero));
+        case Verb::add_device:
+            return add_device(store, call.word);
         case Verb::detach:
             return store.detach_region(region);
         case Verb::attach:
@@ -189,6 +211,12 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
                                    .offset = call.word * kPageSize,
                                    .shared = call.verb == Verb::map_file_shared};
     }
+    if (call.verb == Verb::map_device) {
+        DeviceMapping device{.offset = call.word * kPageSize};
+        for (const RegionInfo& region : Store(space->state().store).regions())
+            if (region.kind == RegionKind::device) device.region = region.index;
+        options.device = device;
+    }
     if (call.verb == Verb::map_stack)
         options.grows_down = GrowsDown{.guard_bytes = kStackGuardPages * kPageSize};
     switch (call.verb) {
@@ -199,6 +227,7 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
         case Verb::lazy_huge:
         case Verb::map_file:
         case Verb::map_file_shared:
+        case Verb::map_device:
         case Verb::map_stack:
             return transaction != nullptr
                        ? transaction->map(*space, call.range, call.protection, options)
@@ -327,6 +356,8 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
         case Verb::map_file_shared:
             return model.map_file(call.space, call.range, call.protection, {call.name, call.word},
                                   call.verb == Verb::map_file_shared);
+        case Verb::map_device:
+            return model.map_device(call.space, call.range, call.protection, call.word);
         case Verb::fault:
             return model.load(call.space, call.range.start);
         case Verb::sync:

@@ -38,6 +38,7 @@ struct Call {
         write,
         map_file,         // of the file `name`, from its page `word` on
         map_file_shared,  // the same
+        map_device,       // the device region's frames from `word` on
         fault,            // a first access to read
         sync,
         evict,   // up to `word` pages
@@ -47,6 +48,7 @@ struct Call {
         grow,
         release_limbo,
         add_volatile,  // a region of so many bytes, whose pages come back as zeros
+        add_device,    // the same of a device, which is gone when the store is closed
         detach,
         attach,  // again
         move,    // a region gets another base

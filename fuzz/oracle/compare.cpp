@@ -87,6 +87,17 @@ class Comparison {
             const auto unread = peek(*space, look).fault;
             around.insert(page - 1);
             around.insert(page + 1);
+            if (wanted.is_device) {
+                const bool is_so =
+                    found ? (found->copy_on_write ? found->protection | protection::w
+                                                  : found->protection) == wanted.protection
+                          : found.error().kind == FaultKind::region_missing &&
+                                found.error().protection == wanted.protection;
+                if (!is_so)
+                    differ(fmt::format("{}: {:#x} should be a device's, {}", name, address.bits(),
+                                       wanted.protection.to_string()));
+                continue;
+            }
             if (wanted.guard) {
                 if (found || found.error().kind != FaultKind::guard || !unread)
                     differ(fmt::format("{}: {:#x} should be a guard", name, address.bits()));
@@ -117,7 +128,8 @@ class Comparison {
             } else if (!found) {
                 differ(fmt::format("{}: {}", name, found.error().to_string()));
             } else {
-                ++resident;
+                // What was only read may have the frame that all of zeros share.
+                if (found->physical.frame() != store_.state().memory.zero_frame()) ++resident;
                 const Protection permitted =
                     found->copy_on_write ? found->protection | protection::w : found->protection;
                 if (permitted != wanted.protection ||

@@ -139,6 +139,20 @@ std::optional<ErrorCode> Model::map_guard(const std::string& name, Range range) 
     return std::nullopt;
 }
 
+std::optional<ErrorCode> Model::map_device(const std::string& name, Range range,
+                                           Protection protection, std::uint64_t first) {
+    if (const auto error = map(name, range, protection, true)) return error;
+    ModelSpace& space = spaces.at(name);
+    const std::uint64_t page = range.start.bits() >> 12;
+    for (std::uint64_t i = 0; i < range.pages(); ++i) {
+        const std::uint64_t frame = kDeviceFrames + first + i;
+        space.pages[page + i] = {.protection = protection, .frame = frame, .is_device = true};
+        contents.try_emplace(frame, 0);
+        shared.insert(frame);
+    }
+    return std::nullopt;
+}
+
 std::optional<ErrorCode> Model::map_huge(const std::string& name, Range range,
                                          Protection protection, bool lazy) {
     ModelSpace& space = spaces.at(name);

@@ -30,6 +30,7 @@ struct ModelPage {
     bool may_have_frame = false;
     FilePlace file = {};
     bool is_shared_file = false;
+    bool is_device = false;
     // Not 0: what a stack may grow into, and how many pages stay between it and others.
     std::uint64_t stack_gap = 0;
 };
@@ -85,6 +86,9 @@ class Model {
 
     std::optional<ErrorCode> map_file(const std::string& name, Range range, Protection protection,
                                       const FilePlace& place, bool shared_file);
+    // Frames of a device, from that page on.
+    std::optional<ErrorCode> map_device(const std::string& name, Range range, Protection protection,
+                                        std::uint64_t first);
     // The first access to a page.
     std::optional<ErrorCode> load(const std::string& name, VirtAddr page);
     // `after_step` is called after each step that a crash may follow, and that no space shows.
@@ -102,6 +106,7 @@ class Model {
     std::optional<ErrorCode> check(const ModelSpace& space, Range range,
                                    std::optional<Protection> protection) const;
     std::map<std::uint64_t, ModelPage> copied(const std::map<std::uint64_t, ModelPage>& pages);
+    static constexpr std::uint64_t kDeviceFrames = std::uint64_t{1} << 62;
     std::uint64_t next_frame_ = 1;
     std::uint64_t next_lineage_ = 1;
 };

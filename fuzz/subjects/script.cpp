@@ -103,9 +103,13 @@ constexpr NamedVerb kRanges[] = {{"unmap", Verb::unmap},
                                  {"promote", Verb::promote},
                                  {"sync", Verb::sync}};
 // Calls of the store with one number.
-constexpr NamedVerb kOfStore[] = {
-    {"grow", Verb::grow},     {"release", Verb::release_limbo}, {"volatile", Verb::add_volatile},
-    {"detach", Verb::detach}, {"attach", Verb::attach},         {"move", Verb::move}};
+constexpr NamedVerb kOfStore[] = {{"grow", Verb::grow},
+                                  {"release", Verb::release_limbo},
+                                  {"volatile", Verb::add_volatile},
+                                  {"device", Verb::add_device},
+                                  {"detach", Verb::detach},
+                                  {"attach", Verb::attach},
+                                  {"move", Verb::move}};
 
 constexpr std::array kPolicies = {OvercommitPolicy::heuristic, OvercommitPolicy::always,
                                   OvercommitPolicy::never};
@@ -174,6 +178,11 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
         const auto shared = words.optional_word();
         if (shared && *shared != "shared") words.complain("\"shared\", or nothing");
         call.verb = shared ? Verb::map_file_shared : Verb::map_file;
+    } else if (verb == "mapdevice") {
+        call.verb = Verb::map_device;
+        call.range = words.range();
+        call.protection = words.protection();
+        call.word = words.number("page");
     } else if (verb == "fault") {
         call.verb = Verb::fault;
         call.range = {VirtAddr(words.number("address")), 8};

@@ -146,7 +146,8 @@ class LeastCount {
         changed_ = changed_ || changes;
         least_.regions += static_cast<std::uint64_t>(
             std::count_if(step.calls.begin(), step.calls.end(), [](const Call& call) {
-                return call.verb == Verb::grow || call.verb == Verb::add_volatile;
+                return call.verb == Verb::grow || call.verb == Verb::add_volatile ||
+                       call.verb == Verb::add_device;
             }));
     }
     const StoreWorkload::Least& value() const { return least_; }

@@ -391,6 +391,41 @@ const std::vector<NamedWorkload>& workloads() {
             reopen
             attach 1
         )"},
+        {"map_device", "frames of a device: mapped, shared with a fork, protected and unmapped", R"(
+            pool 12MiB
+            frames 1MiB
+            create a
+            map a 0x40000000 1 rw
+            device 0x200000
+            operations
+            mapdevice a 0x40010000 3 rw 5
+            mapdevice a 0x401fe000 400 rw 0
+            fork a b
+            protect a 0x40011000 1 r
+            unmap b 0x401fe000 5
+        )"},
+        {"device_region", "a device region, the first mapping of it, and a removal", R"(
+            pool 12MiB
+            frames 1MiB
+            create a
+            operations
+            device 0x20000
+            mapdevice a 0x40000000 20 rw 3
+            remove a
+        )"},
+        {"zero_frame", "reads of demand-zero pages, which are then written, forked and unmapped",
+         R"(
+            create a
+            lazy a 0x40000000 9 rw
+            operations
+            fault a 0x40000000
+            fault a 0x40001000
+            write a 0x40000000 7
+            fork a b
+            write b 0x40001000 8
+            protect a 0x40000000 9 r
+            unmap a 0x40000000 9
+        )"},
         {"move_region", "another base, and changes before all entries have followed", R"(
             create a
             create b

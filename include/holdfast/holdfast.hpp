@@ -3,6 +3,7 @@
 // Start with store.hpp and space.hpp; docs/ARCHITECTURE.md has the picture.
 #pragma once
 
+#include "holdfast/device.hpp"      // DeviceMapping: frames that are mapped by their place
 #include "holdfast/error.hpp"       // Error, Result
 #include "holdfast/fault.hpp"       // Fault, Translation
 #include "holdfast/file.hpp"        // FileMapping, FileInfo: what ranges of files are

@@ -1,9 +1,11 @@
 // Reclaim: pages lose their frames when frames run short, and get them back when they are touched.
 //
 // A page's bytes move to a *swap region* (Store::add_swap_region), a file that nothing else uses; a
-// page of zeros needs none. Which page goes is decided by the clock: a page that was accessed since
-// the hand last came by has its A cleared and is passed. Only pages of 4 KiB that no other space
-// has, and that `map_shared` has not given to anybody, can go.
+// page of zeros needs none, and one that was brought back and not written since (D of its entry is
+// clear) has its bytes there already, as long as nobody else needed the place. Which page goes is
+// decided by the clock: a page that was accessed since the hand last came by has its A cleared and
+// is passed. Only pages of 4 KiB that no other space has, and that `map_shared` has not given to
+// anybody, can go.
 //
 // Where pages are looked for is the *frame policy*:
 //   global  when the pool has no frame left, in all spaces; quotas are not looked at
@@ -48,6 +50,7 @@ struct FrameUse {
     // Since the store was opened, in pages.
     std::uint64_t evicted = 0;             // lost their frames
     std::uint64_t evicted_for_others = 0;  // of these, because another space wanted frames
+    std::uint64_t evicted_clean = 0;       // of these, with no need to write them again
     std::uint64_t swapped_in = 0;
 };
 

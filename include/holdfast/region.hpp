@@ -29,8 +29,15 @@ namespace holdfast {
 using Uuid = std::array<std::uint8_t, 16>;
 std::string to_string(const Uuid& uuid);
 
-// A swap region is an external one for pages that have lost their frames (reclaim.hpp).
-enum class RegionKind : std::uint8_t { pool = 1, external = 2, volatile_memory = 3, swap = 4 };
+// A swap region is an external one for pages that have lost their frames (reclaim.hpp), a device
+// region one whose frames are mapped only by those who name them (device.hpp).
+enum class RegionKind : std::uint8_t {
+    pool = 1,
+    external = 2,
+    volatile_memory = 3,
+    swap = 4,
+    device = 5
+};
 const char* to_string(RegionKind kind);
 
 enum class RegionState : std::uint8_t {

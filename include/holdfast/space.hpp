@@ -26,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "holdfast/device.hpp"
 #include "holdfast/error.hpp"
 #include "holdfast/fault.hpp"
 #include "holdfast/file.hpp"
@@ -43,7 +44,7 @@ class SpaceState;
 struct Mapping {
     Range range;
     Protection protection;
-    std::uint64_t resident_bytes = 0;  // how much of the range has frames; the rest is zeros
+    std::uint64_t resident_bytes = 0;  // how much of it has frames of its own; the rest is zeros
     std::string name;                  // as given to `map`, or a file's path; often empty
     std::uint64_t name_offset = 0;     // of the first byte, in what `name` names
     bool guard = false;                // mapped for nothing (MapOptions::guard)
@@ -51,6 +52,7 @@ struct Mapping {
     bool is_file = false;              // of the file `name`, from `name_offset` on
     bool is_shared = false;            // the same, shared
     bool stack_room = false;           // what a stack may still grow into (MapOptions::grows_down)
+    bool is_device = false;            // frames of a device region (device.hpp), none resident
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
 };
@@ -90,6 +92,11 @@ struct MapOptions {
     // What the range holds (file.hpp); without it, zeros. The pages are loaded at their first
     // access, whatever `lazy` says. No name and no region then.
     std::optional<FileMapping> file = {};
+    // Map these frames of a device region (device.hpp), whatever `lazy` says. Offset and size are
+    // multiples of the page size, and pages above 4 KiB need frames that line up: as the offsets in
+    // the region's file do. Errors of `map` besides: not_found (no such region), invalid_argument
+    // (no device region, or it ends before), lost (it is out of reach).
+    std::optional<DeviceMapping> device = {};
     // As SpaceOptions::region, for this range now; otherwise the space's. (Of a lazy range, pages
     // get their frames later, as the space then prefers.)
     std::optional<unsigned> region = {};
@@ -180,10 +187,10 @@ class Space {
     Result<void> sync(Range range);
 
     // Makes the access possible that has just failed, as a page fault handler does: a demand-zero
-    // page gets a frame of zeros, a page of a file one with what that holds, a page that is copied
-    // on write one of its own, a swapped one is brought back, and a stack grows down to the page.
-    // Durable on return. Nothing to do is success. Errors: as `write`, and no_space, lost (the file
-    // is not what it was).
+    // page gets a frame of zeros (to be read only, the one that all such pages share), a page of a
+    // file one with what that holds, a page that is copied on write one of its own, a swapped one
+    // is brought back, and a stack grows down to the page. Durable on return. Nothing to do is
+    // success. Errors: as `write`, and no_space, lost (the file is not what it was).
     Result<void> fault(VirtAddr address, Protection access);
 
     // The bytes of one mapped page, in place, to be written whatever its protection; a page that is

@@ -149,6 +149,9 @@ class Store {
                                          const ExternalRegionOptions& options);
     Result<unsigned> add_volatile_region(std::uint64_t size_bytes,
                                          LossPolicy loss = LossPolicy::fault);
+    // As add_external_region, of memory that is mapped only by those who name it (device.hpp).
+    Result<unsigned> add_device_region(const std::string& path,
+                                       const ExternalRegionOptions& options);
 
     // The next three are one commit each, and count from the next opening on; this one goes on with
     // what it has, but for a detached region's free frames, which nobody gets any more.
@@ -182,9 +185,9 @@ class Store {
     // Space::sync of all pages in the pool, whoever maps the file. Errors: as that, and not_found.
     Result<void> sync_file(const std::string& path);
     // Goes on with the file as it is, whatever it was: the one that the path leads to now. With its
-    // content, the pages in the pool are read again; pages behind its end are zeros, and faults from
-    // the next opening on. A crash in the middle leaves a file that is a fault until the call is
-    // repeated. Errors: not_found, permission_denied, busy (others are writing to it), io.
+    // content, the pages in the pool are read again; pages behind its end are zeros, and faults
+    // from the next opening on. A crash in the middle leaves a file that is a fault until the call
+    // is repeated. Errors: not_found, permission_denied, busy (others are writing to it), io.
     Result<void> accept_file(const std::string& path, FileContent content);
     // Forgets a file that nobody maps any more, with its pages in the pool: what was not synced is
     // lost. Errors: not_found, busy (it is mapped).

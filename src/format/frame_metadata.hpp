@@ -16,6 +16,12 @@
 // (build_record.hpp) both are just stored.
 //
 // The index has all 45 bits that a 5-level space's page number has, upper half included.
+//
+// *Fixed* frames, of kind data or shared_data with owner 0, are nobody's and are there for good:
+// how many entries name them is not counted, and their references stand at 1. Of kind shared_data
+// they are a device region's (device.hpp), their index is their place in it, and a leaf of any
+// level may map them; of kind data it is the frame of zeros that reads share, which no leaf may
+// write.
 #pragma once
 
 #include <cstdint>
@@ -77,6 +83,14 @@ struct FrameMetadata {
     std::uint16_t generation = 0;
     OwnerId owner = 0;
     std::uint64_t index = 0;
+
+    constexpr bool is_fixed() const {
+        return owner == 0 && (kind == FrameKind::data || kind == FrameKind::shared_data);
+    }
+    // The record of a device region's frame, from the beginning and for ever.
+    static constexpr FrameMetadata of_device(std::uint64_t index) {
+        return {.kind = FrameKind::shared_data, .references = 1, .generation = 1, .index = index};
+    }
 
     static constexpr std::uint32_t kReferencesMax = (1u << 28) - 1;
     static constexpr std::uint64_t kIndexMask = (std::uint64_t{1} << 45) - 1;

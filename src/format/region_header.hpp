@@ -7,7 +7,8 @@
 //       12    4  generation
 //       16   16  UUID of the store
 //       32   16  UUID of the region
-//       48    8  number of frames; the first follows at kRegionFramesOffset
+//       48    8  number of frames; where the first is, the pool's record says: at
+//                kRegionFramesOffset, of a device region at kDeviceFramesOffset
 //       56   64  (zero)
 //      120    8  CRC-32 over bytes 0..119, zero-extended
 //   -- mutable --
@@ -38,6 +39,8 @@ namespace holdfast::format {
 
 inline constexpr std::uint64_t kRegionMagic = 0x4e4f'4947'4552'4648;  // "HFREGION" in memory
 inline constexpr std::uint64_t kRegionFramesOffset = kPageSize;
+// So that pages of 2 MiB line up.
+inline constexpr std::uint64_t kDeviceFramesOffset = std::uint64_t{2} << 20;
 inline constexpr std::uint32_t kSeedRegionStamp = 0x7374616d;
 
 struct RegionHeader {

@@ -19,7 +19,8 @@
 //      160    8  next base: physical frames below this number belong to a region, or did
 //      168    8  overcommit policy (overcommit.hpp)
 //      176    8  reclaim policy: FramePolicy in bits 0..7, OomPolicy in 8..15; the word 0 is 0, too
-//      184   72  (zero)
+//      184    8  home number of the frame of zeros (frame_metadata.hpp); the word 0: none yet
+//      192   64  (zero)
 //      256  512  64 build slots: frame number of a build record, 0 for none
 //      768  256  (zero)
 //     1024       56 region records of 128 bytes
@@ -42,7 +43,8 @@ namespace holdfast::format {
 inline constexpr std::uint64_t kMagic = 0x5453'4146'444c'4f48;  // "HOLDFAST" in memory
 // 1: the first. 2: regions outside the pool; metadata checks name the frame's home, not its base.
 // 3: tables shared by forks and snapshots, copy-on-write.
-// 4: mapped files, swapped pages, stacks that grow, an overcommit policy, supervisor halves.
+// 4: mapped files, swapped pages, stacks that grow, an overcommit policy, supervisor halves, fixed
+//    frames.
 // Raised with every change to what is on the medium.
 inline constexpr std::uint32_t kFormatVersion = 4;
 inline constexpr std::uint64_t kKnownIncompatible = 0;
@@ -57,13 +59,15 @@ inline constexpr unsigned kBuildSlots = 64;
 inline constexpr std::uint32_t kSeedBootEpoch = 0x65706f63, kSeedLimboHead = 0x6c696d62,
                                kSeedNextOwner = 0x6f776e65, kSeedRegionCount = 0x72656763,
                                kSeedNextBase = 0x62617365, kSeedReclaimPolicy = 0x7265636c,
+                               kSeedZeroFrame = 0x7a65726f,
                                kSeedBuildSlot = 0x62750000;  // plus the slot's number
 
 enum class RegionKindOnMedium : std::uint8_t {
     pool = 1,
     external = 2,
     volatile_memory = 3,
-    swap = 4  // as external
+    swap = 4,    // as external
+    device = 5,  // as external, with fixed frames (frame_metadata.hpp)
 };
 
 // Whether a region's frames may be reached at all.
@@ -156,7 +160,8 @@ struct Superblock {
     std::uint64_t next_base;
     std::uint64_t overcommit;
     std::uint64_t reclaim_policy;
-    std::uint8_t reserved2[72];
+    std::uint64_t zero_frame;
+    std::uint8_t reserved2[64];
     std::uint64_t build_slots[kBuildSlots];
     std::uint8_t reserved3[256];
     RegionRecord regions[kMaxRegions];

@@ -262,6 +262,29 @@ Result<FrameNumber> FrameAllocator::allocate_one(Placement placement) {
     return extents->front().first;
 }
 
+bool FrameAllocator::allocate_again(FrameNumber frame) {
+    const std::scoped_lock lock(mutex_);
+    know_regions();
+    const auto regions = memory_.regions();
+    for (std::size_t i = 0; i < regions.size(); ++i) {
+        if (!regions[i].contains(frame)) continue;
+        FreeChunk* const chunk = regions_[i].chunks[chunk_of(i, frame)].get();
+        if (!may_give(i) || chunk == nullptr || !chunk->is_free(place_in_chunk(frame)))
+            return false;
+        chunk->take_one(place_in_chunk(frame));
+        return true;
+    }
+    return false;
+}
+
+// What is known of frames while they are in use.
+void FrameAllocator::forget(FrameNumber first, std::uint64_t count) {
+    for (FrameNumber frame = first; frame < first + count; frame = frame + 1) {
+        if (charges_.is_on()) charges_.release(frame);
+        memory_.swap_cache().forget(frame);
+    }
+}
+
 void FrameAllocator::put_locked(Extent extent, bool was_withheld) {
     know_regions();
     const auto regions = memory_.regions();
@@ -272,10 +295,26 @@ void FrameAllocator::put_locked(Extent extent, bool was_withheld) {
         while (region < regions.size() && !regions[region].contains(frame)) ++region;
         if (region == regions.size()) continue;
         const FrameNumber end = std::min(extent.end(), regions[region].end());
+        // A whole block at once, if each of its frames would go the plain way below.
+        const auto put_block = [&](FreeChunk* chunk) {
+            const unsigned block = place_in_chunk(frame) / FreeChunk::kBlockFrames;
+            if (place_in_chunk(frame) % FreeChunk::kBlockFrames != 0 ||
+                end - frame < FreeChunk::kBlockFrames || chunk == nullptr ||
+                !chunk->has_none_of(block) || may_be_held_back || !withheld_.empty() ||
+                was_withheld || (holding_back_ && held_back_.size() < kHeldBack))
+                return false;
+            chunk->put_block(block);
+            return true;
+        };
         for (; frame < end; frame = frame + 1) {
-            if (charges_.is_on()) charges_.release(frame);
             // A chunk that was not read yet will find the frame by its metadata.
             FreeChunk* const chunk = regions_[region].chunks[chunk_of(region, frame)].get();
+            if (put_block(chunk)) {
+                forget(frame, FreeChunk::kBlockFrames);
+                frame = frame + (FreeChunk::kBlockFrames - 1);
+                continue;
+            }
+            forget(frame, 1);
             if (chunk == nullptr || chunk->is_free(place_in_chunk(frame)) ||
                 (may_be_held_back && std::ranges::find(held_back_, frame) != held_back_.end()) ||
                 (!withheld_.empty() && is_withheld(frame)) ||
@@ -351,12 +390,18 @@ void FrameAllocator::give_back_withheld(Extent extent) {
     put_locked(extent, true);
 }
 
+Result<void> FrameAllocator::initialize(const Region& region, std::uint64_t frames) {
+    const std::scoped_lock lock(mutex_);
+    return memory_.initialize_metadata(region, frames);
+}
+
 FreeFrames FrameAllocator::count_free() {
     collect_retired();
     const std::scoped_lock lock(mutex_);
     know_regions();
     FreeFrames free{.frames = held_back_.size()};
     for (std::size_t region = 0; region < regions_.size(); ++region) {
+        if (memory_.regions()[region].has_fixed_frames()) continue;
         std::uint64_t all_free_in_a_row = 0;
         for (std::size_t k = 0; k < regions_[region].chunks.size(); ++k) {
             std::unique_ptr<FreeChunk> read;

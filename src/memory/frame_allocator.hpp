@@ -54,6 +54,8 @@ class FrameAllocator {
     // One of the few frames that are held back for those who are about to free others: a store that
     // is full can still be emptied, which takes a frame or two of its own.
     Result<FrameNumber> allocate_held_back();
+    // This frame, if it is free; false if not, or if that is not known without waiting.
+    bool allocate_again(FrameNumber frame);
     // Free at once: nobody has seen these.
     void give_back(Extent extent);
     // Free after the next grace period: readers may hold these.
@@ -71,12 +73,15 @@ class FrameAllocator {
     void withhold(Extent extent);
     void give_back_withheld(Extent extent);
 
+    // That so many frames of the region have valid metadata, see PhysicalMemory.
+    Result<void> initialize(const Region& region, std::uint64_t frames);
+
     FrameCharges& charges() { return charges_; }
 
     // While it is held, nothing is given out or taken back, and no metadata made.
     std::unique_lock<std::mutex> hold() { return std::unique_lock(mutex_); }
 
-    // Proportional to all frames of the store; changes nothing on the medium.
+    // Proportional to all frames of the store but those of devices; changes nothing on the medium.
     FreeFrames count_free();
     // Frames whose metadata failed its check when it was read.
     std::uint64_t damaged_frames() const { return damaged_; }
@@ -110,6 +115,7 @@ class FrameAllocator {
     Result<FreeChunk*> chunk_at(std::size_t region, std::size_t chunk);
     bool is_withheld(FrameNumber frame) const;
     void put_locked(Extent extent, bool was_withheld = false);
+    void forget(FrameNumber first, std::uint64_t count);
 
     PhysicalMemory& memory_;
     std::mutex collecting_;  // before mutex_

@@ -46,6 +46,14 @@ FreeChunk::Run FreeChunk::take_block() {
     return {block * kBlockFrames, kBlockFrames};
 }
 
+void FreeChunk::put_block(unsigned block) {
+    std::fill_n(words_.begin() + block * kWordsPerBlock, kWordsPerBlock, ~std::uint64_t{0});
+    const std::uint64_t bit = std::uint64_t{1} << block;
+    whole_ |= bit;
+    some_ |= bit;
+    count_ += kBlockFrames;
+}
+
 void FreeChunk::take_all() {
     words_.fill(0);
     whole_ = some_ = 0;

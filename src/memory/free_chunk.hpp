@@ -41,6 +41,10 @@ class FreeChunk {
         if (words_[at / 64] == ~std::uint64_t{0} && has_all(block))
             whole_ |= std::uint64_t{1} << block;
     }
+    // The same of a whole block, none of which was.
+    void put_block(unsigned block);
+    // Whether none of the block is free.
+    bool has_none_of(unsigned block) const { return (some_ >> block & 1) == 0; }
     // Nearly always there is one in the word where the last one was.
     bool take_near_last(unsigned& at) {
         if (words_[last_word_] == 0) return false;
@@ -48,6 +52,8 @@ class FreeChunk {
         take({at, 1});
         return true;
     }
+    // This one, which is free.
+    void take_one(unsigned at) { take({at, 1}); }
     // At most `wanted` that follow each other within 64, or none: from the block where the last
     // came from, else from another broken one, else from a whole one.
     Run take_run(unsigned wanted);

@@ -36,7 +36,7 @@ bool is_possible(const pool::Pool& pool, const RegionRecord& record) {
         record.kind != RegionKindOnMedium::pool ||
         (record.frames_offset % kPageSize == 0 &&
          pool.holds(record.frames_offset, record.frame_count << kPageShift));
-    return record.kind >= RegionKindOnMedium::pool && record.kind <= RegionKindOnMedium::swap &&
+    return record.kind >= RegionKindOnMedium::pool && record.kind <= RegionKindOnMedium::device &&
            (record.state == RegionStateOnMedium::attached ||
             record.state == RegionStateOnMedium::detached) &&
            record.loss_policy <= format::LossPolicyOnMedium::zero &&
@@ -91,6 +91,16 @@ std::optional<FrameNumber> PhysicalMemory::at_home(FrameNumber home) const {
         if (home.value() - region.record().home_frame < region.frame_count())
             return region.base() + (home.value() - region.record().home_frame);
     return std::nullopt;
+}
+
+std::optional<FrameNumber> PhysicalMemory::zero_frame() const {
+    const std::uint64_t word = pool::load_word(&superblock_.zero_frame);
+    const auto home = word != 0 ? CheckedWord::decode(word, format::kSeedZeroFrame) : std::nullopt;
+    const auto frame = home ? at_home(FrameNumber(*home)) : std::nullopt;
+    const auto metadata = frame ? valid_metadata(*frame) : std::nullopt;
+    if (!metadata || metadata->kind != FrameKind::data || !metadata->is_fixed())
+        return std::nullopt;
+    return frame;
 }
 
 const Region* PhysicalMemory::replaced_region(FrameNumber frame) const {
@@ -271,7 +281,7 @@ void PhysicalMemory::attach_file(Region& region) const {
             fmt::format("region {} ({}) is {}: {}", region.index_, path ? *path : "unknown",
                         to_string(found.state), found.trouble);
     if (!found.memory) return;
-    region.host_ = found.memory->data() + format::kRegionFramesOffset;
+    region.host_ = found.memory->data() + region.record_.file_offset;
     region.reachable_frames_ = found.reachable_frames;
     region.file_ = &pool_.adopt(std::move(found.memory));
 }
@@ -323,9 +333,13 @@ Result<void> PhysicalMemory::initialize_metadata(const Region& region, std::uint
                                                  pool_.path(), region.index()));
     for (std::uint64_t at = from; at < up_to; ++at) {
         const MetadataWords words = region.metadata(region.base() + at);
-        pool::store_word(words.word0, FrameMetadata::free_word0(words.home, 0),
-                         std::memory_order_relaxed);
-        pool::store_word(words.word1(), 0, std::memory_order_relaxed);
+        const bool is_device = region.kind() == RegionKind::device;
+        const FrameMetadata fixed = FrameMetadata::of_device(at);
+        pool::store_word(
+            words.word0,
+            is_device ? fixed.word0(words.home) : FrameMetadata::free_word0(words.home, 0),
+            std::memory_order_relaxed);
+        pool::store_word(words.word1(), is_device ? fixed.word1() : 0, std::memory_order_relaxed);
     }
     pool_.flush(region.metadata(region.base() + from).word0,
                 (up_to - from) * format::kFrameMetadataBytes);
@@ -542,14 +556,15 @@ Result<unsigned> PhysicalMemory::add_record(RegionRecord record, const std::stri
 
 Result<unsigned> PhysicalMemory::add_external_region(const std::string& path,
                                                      const ExternalRegionOptions& options,
-                                                     bool for_swap) {
+                                                     RegionKind kind) {
     const std::scoped_lock lock(adding_);
     if (auto index = room_for_region(); !index) return index;
     RegionRecord record{};
-    record.kind = for_swap ? RegionKindOnMedium::swap : RegionKindOnMedium::external;
+    record.kind = static_cast<RegionKindOnMedium>(kind);
     record.state = RegionStateOnMedium::attached;
     record.stamp = random_stamp();
-    record.file_offset = format::kRegionFramesOffset;
+    record.file_offset =
+        kind == RegionKind::device ? format::kDeviceFramesOffset : format::kRegionFramesOffset;
     if (getrandom(record.uuid, sizeof record.uuid, 0) != sizeof record.uuid)
         return std::unexpected(no_random_bytes());
     auto made = make_region_file(superblock_, record, path, options, files_);

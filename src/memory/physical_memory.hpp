@@ -33,6 +33,7 @@
 #include "holdfast/region.hpp"
 #include "holdfast/types.hpp"
 #include "memory/region_file.hpp"
+#include "memory/swap_cache.hpp"
 #include "memory/window.hpp"
 #include "pool/pool.hpp"
 
@@ -52,6 +53,9 @@ class Region {
   public:
     unsigned index() const { return index_; }
     RegionKind kind() const { return static_cast<RegionKind>(record_.kind); }
+    // To whoever asks for any.
+    bool gives_frames() const { return kind() != RegionKind::swap && !has_fixed_frames(); }
+    bool has_fixed_frames() const { return kind() == RegionKind::device; }
     // As it was found; detached also when it was since.
     RegionState state() const {
         look();
@@ -71,7 +75,8 @@ class Region {
     bool contains(FrameNumber frame) const {
         return frame.value() - record_.base_frame < record_.frame_count;
     }
-    // Metadata of the frames from this one on was never written: they are free.
+    // Metadata of the frames from this one on was never written: they are free, or a device's that
+    // nobody has mapped.
     std::uint64_t initialized() const { return initialized_.load(std::memory_order_acquire); }
     MetadataWords metadata(FrameNumber frame) const {
         const std::uint64_t at = frame.value() - record_.base_frame;
@@ -120,9 +125,10 @@ class PhysicalMemory {
     // Adds a region of at most `size_bytes` of what the pool has left, in one transaction.
     // `reserve_bytes` is left for libpmemobj's own objects. no_space if not one frame fits.
     Result<void> add_pool_region(std::uint64_t size_bytes, std::uint64_t reserve_bytes);
+    // Of kind external, swap or device.
     Result<unsigned> add_external_region(const std::string& path,
                                          const ExternalRegionOptions& options,
-                                         bool for_swap = false);
+                                         RegionKind kind = RegionKind::external);
     Result<unsigned> add_volatile_region(std::uint64_t size_bytes, LossPolicy loss);
 
     // Pairs the files of external regions with the pool anew (format/region_header.hpp), and stores
@@ -154,6 +160,8 @@ class PhysicalMemory {
     }
     // The frame whose metadata is checked with this number, see MetadataWords::home.
     std::optional<FrameNumber> at_home(FrameNumber home) const;
+    // The frame of zeros that the superblock names, if there is one and it is well.
+    std::optional<FrameNumber> zero_frame() const;
     // Whether the number was a frame's of a region whose content is gone: which region's.
     const Region* replaced_region(FrameNumber frame) const;
     // Nothing if the record fails its check, or no region holds the frame.
@@ -204,6 +212,8 @@ class PhysicalMemory {
     bool tracks_accesses() const { return tracks_accesses_.load(std::memory_order_relaxed); }
     void track_accesses() { tracks_accesses_.store(true, std::memory_order_relaxed); }
 
+    SwapCache& swap_cache() const { return swap_cache_; }
+
     // No frames of the region are given out any more.
     void close_to_allocation(unsigned index);
     // The region's record was changed so that this opening must not touch it any more.
@@ -243,6 +253,7 @@ class PhysicalMemory {
     std::mutex adding_;
     std::atomic<bool> has_files_ = false;
     std::atomic<bool> tracks_accesses_ = false;
+    mutable SwapCache swap_cache_;
     // Regions and windows of what was not looked at yet come to be behind the back of readers.
     mutable std::mutex looking_;
     mutable std::array<Region, format::kMaxRegions> regions_;

@@ -4,6 +4,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <vector>
@@ -93,7 +94,8 @@ FoundFile find_region_file(const format::Superblock& superblock, const RegionRec
                                        "accept the file with `region replace --accept-outdated`",
                                        path),
                 .memory = nullptr};
-    const std::uint64_t whole = (memory.size_bytes() - format::kRegionFramesOffset) >> kPageShift;
+    const std::uint64_t whole =
+        (memory.size_bytes() - std::min(memory.size_bytes(), record.file_offset)) >> kPageShift;
     FoundFile found{.state = RegionState::attached,
                     .trouble = {},
                     .memory = std::move(*opened),
@@ -118,9 +120,9 @@ Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Supe
                     fmt::format("{}: only a device has a size of its own; say how large the file "
                                 "is to be",
                                 path));
-    auto made = pool::ForeignMemory::create_file(
-        path, (frames << kPageShift) + format::kRegionFramesOffset, options.file_mode,
-        options.sparse, files == Files::as_pmem);
+    auto made = pool::ForeignMemory::create_file(path, (frames << kPageShift) + record.file_offset,
+                                                 options.file_mode, options.sparse,
+                                                 files == Files::as_pmem);
     if (!made) {
         if (made.error().code != ErrorCode::already_exists) return made;
         // What an interrupted `add` has left is told apart, since nobody else will name it.
@@ -141,7 +143,8 @@ Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Supe
                     fmt::format("{}: the device holds a region already; clear its first 4 KiB if "
                                 "nobody needs it",
                                 path));
-    record.frame_count = (memory.size_bytes() - format::kRegionFramesOffset) >> kPageShift;
+    record.frame_count =
+        (memory.size_bytes() - std::min(memory.size_bytes(), record.file_offset)) >> kPageShift;
     RegionHeader fresh{};
     fresh.magic = format::kRegionMagic;
     fresh.format_version = format::kFormatVersion;

@@ -43,8 +43,8 @@ FoundFile find_region_file(const format::Superblock& superblock, const format::R
                            const std::string& path, Files files);
 
 // Makes a file for the region, durable with its header when this returns. Nothing of it is left
-// after an error. `record` has UUID, generation and stamp; its number of frames is set from the
-// size. A device that holds a region already is refused with already_exists.
+// after an error. `record` has UUID, generation, stamp and file offset; its number of frames is set
+// from the size. A device that holds a region already is refused with already_exists.
 Result<std::unique_ptr<pool::ForeignMemory>> make_region_file(const format::Superblock& superblock,
                                                               format::RegionRecord& record,
                                                               const std::string& path,

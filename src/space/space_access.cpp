@@ -94,6 +94,25 @@ Copied each_page(const PhysicalMemory& memory, SpaceState& space, VirtAddr addre
     return copied;
 }
 
+// Which frames are mapped and are not a space's own: a device's, and that of zeros.
+class OthersFrames {
+  public:
+    explicit OthersFrames(const PhysicalMemory& memory)
+        : memory_(memory), zero_(memory.zero_frame()) {}
+    bool is_device(table::Entry entry) const {
+        if (!memory_.has_files()) return false;
+        const memory::Region* const region = memory_.region_of(entry.frame());
+        return region != nullptr && region->has_fixed_frames();
+    }
+    bool are(table::Entry entry) const {
+        return is_device(entry) || (zero_ && memory_.current(entry.frame()) == *zero_);
+    }
+
+  private:
+    const PhysicalMemory& memory_;
+    std::optional<FrameNumber> zero_;
+};
+
 std::expected<Translation, Fault> walk_in_section(const PhysicalMemory& memory,
                                                   const SpaceState& space, VirtAddr address) {
     const ReaderSection section;
@@ -173,6 +192,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         bool lost = false;  // damaged only in that its memory is out of reach
         bool guard = false;
         bool stack_room = false;
+        bool is_device = false;
     };
     std::vector<Run> runs;
     std::size_t first_of_part = 0;  // what lies before it is not continued
@@ -193,10 +213,13 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         const ReaderSection section;
         const table::Root root = space.root();
         if (root.entry.is_empty()) return fail(ErrorCode::stale, "the space was removed");
+        const OthersFrames others(memory);
         table::Visitor visitor;
         visitor.range = [&](const table::VisitedRange& visited) {
+            const bool is_present = visited.entry.is_present() && !visited.damage;
+            const bool is_device = is_present && others.is_device(visited.entry);
             const std::uint64_t resident =
-                visited.entry.is_present() && !visited.damage ? visited.pages.count() : 0;
+                is_present && !others.are(visited.entry) ? visited.pages.count() : 0;
             const std::uint64_t huge = visited.level > 1 ? resident : 0;
             const bool damaged = visited.damage.has_value();
             const bool lost = damaged && is_loss(*visited.damage);
@@ -208,13 +231,13 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
             if (runs.size() > first_of_part && runs.back().pages.end == visited.pages.begin &&
                 runs.back().protection == protection && runs.back().damaged == damaged &&
                 runs.back().lost == lost && runs.back().guard == guard &&
-                runs.back().stack_room == stack_room) {
+                runs.back().stack_room == stack_room && runs.back().is_device == is_device) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
                 runs.back().huge_pages += huge;
             } else {
-                runs.push_back(
-                    {visited.pages, protection, resident, huge, damaged, lost, guard, stack_room});
+                runs.push_back({visited.pages, protection, resident, huge, damaged, lost, guard,
+                                stack_room, is_device});
             }
         };
         // A run must not hide the edge of a name: visit between the edges.
@@ -250,6 +273,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         mapping.huge_bytes = run.huge_pages << kPageShift;
         mapping.guard = run.guard;
         mapping.stack_room = run.stack_room;
+        mapping.is_device = mapping.is_shared = run.is_device;
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
         } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin &&
@@ -260,7 +284,7 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
                     ? name.name
                     : format::FileRecord::name_of(static_cast<format::OwnerId>(name.file));
             mapping.is_file = name.backing != format::Backing::none;
-            mapping.is_shared = name.backing == format::Backing::shared_file;
+            mapping.is_shared = mapping.is_device || name.backing == format::Backing::shared_file;
             mapping.name_offset =
                 name.name_offset + ((run.pages.begin - name.first_page) << kPageShift);
         }
@@ -279,11 +303,12 @@ SpaceInfo info(const PhysicalMemory& memory, const SpaceState& space) {
     const table::Root root = space.root();
     if (root.entry.is_empty()) return info;
     info.root = PhysAddr::of(root.entry.frame());
+    const OthersFrames others(memory);
     table::Visitor visitor;
     visitor.range = [&](const table::VisitedRange& visited) {
         if (visited.damage) return;
         info.mapped_bytes += visited.pages.count() << kPageShift;
-        if (!visited.entry.is_present()) return;
+        if (!visited.entry.is_present() || others.are(visited.entry)) return;
         info.resident_bytes += visited.pages.count() << kPageShift;
         if (visited.level > 1) info.huge_bytes += visited.pages.count() << kPageShift;
     };

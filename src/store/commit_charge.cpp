@@ -36,7 +36,8 @@ Result<void> CommitCharge::set(const Overcommit& overcommit) {
 std::uint64_t CommitCharge::total_pages() const {
     std::uint64_t pages = 0;
     for (const memory::Region& region : store_.memory.regions())
-        if (region.state() == RegionState::attached) pages += region.frame_count();
+        if (!region.has_fixed_frames() && region.state() == RegionState::attached)
+            pages += region.frame_count();
     return pages;
 }
 

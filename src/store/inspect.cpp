@@ -59,7 +59,7 @@ Result<std::optional<Fault>> force_page(Space& space, VirtAddr address,
         const bool fills = there.error().kind == FaultKind::demand_zero;
         if (!fills) return there.error();
         TransactionState transaction(state.store);
-        if (auto done = transaction.populate(space.shared_state(), address); !done)
+        if (auto done = transaction.populate(space.shared_state(), address, true); !done)
             return std::unexpected(done.error());
         if (auto done = transaction.commit(); !done) return std::unexpected(done.error());
     }
@@ -79,6 +79,7 @@ Result<std::optional<Fault>> force_page(Space& space, VirtAddr address,
         return space::refused(*found, protection::w, address);
     std::byte* const host = memory.host(found->physical.frame()) + address.page_offset();
     memory.pool().copy(host, bytes.data(), bytes.size());
+    if (memory.tracks_accesses()) table::mark_accessed(memory, state.root(), address, true);
     return std::nullopt;
 }
 

@@ -99,7 +99,7 @@ void TransactionState::adopt_pages(const Joined& joined) {
     visitor.range = [&](const table::VisitedRange& visited) {
         if (visited.damage || !visited.entry.is_present()) return;
         const auto metadata = store_->memory.valid_metadata(visited.entry.frame());
-        if (metadata && format::is_data(metadata->kind))
+        if (metadata && format::is_data(metadata->kind) && !metadata->is_fixed())
             charges.adopt(store_->memory.current(visited.entry.frame()), visited.pages.count(),
                           joined.space->record);
     };
@@ -125,9 +125,11 @@ Result<std::uint64_t> TransactionState::evict(Joined& joined, std::uint64_t page
         if (!protecting.is_idle())
             if (auto done = commit_step(joined, protecting, changed); !done)
                 return std::unexpected(done.error());
-        memory::ReaderSection::wait_for_readers();
+        // Those who had begun to write leave. Slots that pages have come back from may wait for the
+        // same, and are then free to be theirs again.
+        if (!store_->allocator.collect_retired()) memory::ReaderSection::wait_for_readers();
         const auto swap = store_->swap_regions();
-        std::uint64_t moved = 0;
+        std::uint64_t moved = 0, clean = 0;
         for (const std::uint64_t page : clock.pages) {
             auto out = editor.swap_out(page, swap.empty() ? std::nullopt : std::optional(swap[0]));
             for (std::size_t next = 1;
@@ -136,12 +138,14 @@ Result<std::uint64_t> TransactionState::evict(Joined& joined, std::uint64_t page
             if (!out && out.error().code != ErrorCode::no_space)
                 return std::unexpected(out.error());
             // A page that finds no room stays, and is written again by whoever writes next.
-            if (out && *out == TableEditor::SwappedOut::yes) ++moved;
+            if (out && *out != TableEditor::SwappedOut::no) ++moved;
+            if (out && *out == TableEditor::SwappedOut::clean) ++clean;
         }
         if (moved == 0) break;
         if (auto done = commit_step(joined, moving, changed); !done)
             return std::unexpected(done.error());
         evicted += moved;
+        state->evicted_clean += clean;
     }
     state->evicted += evicted;
     if (for_others) state->evicted_for_others += evicted;
@@ -343,6 +347,7 @@ FrameUse Space::frame_use() const {
     use.charged_bytes = store.allocator.charges().of(state_->record) << kPageShift;
     use.evicted = counts->evicted;
     use.evicted_for_others = counts->evicted_for_others;
+    use.evicted_clean = counts->evicted_clean;
     use.swapped_in = counts->swapped_in;
     if (const std::uint64_t quota = state_->quota_pages) use.quota_bytes = quota << kPageShift;
     const memory::ReaderSection section;

@@ -17,7 +17,8 @@ class ReclaimState {
   public:
     struct OfSpace {
         std::atomic<std::uint64_t> hand = 0;  // of the clock: a page index
-        std::atomic<std::uint64_t> evicted = 0, evicted_for_others = 0, swapped_in = 0;
+        std::atomic<std::uint64_t> evicted = 0, evicted_for_others = 0, evicted_clean = 0,
+                                   swapped_in = 0;
         std::atomic<bool> is_adopted = false;  // what it had before is charged to it
     };
     // By the frame of the space's record.

@@ -85,7 +85,7 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& of, const Fault&
             refused.kind = FaultKind::guard;
             return std::unexpected(error_of(refused, action, *space));
         }
-        auto done = demand_zero ? transaction.populate(space, fault.address)
+        auto done = demand_zero ? transaction.populate(space, fault.address, access.writable())
                     : swapped   ? transaction.swap_in(space, fault.address)
                                 : transaction.unshare(space, fault.address);
         return done ? transaction.commit() : done;
@@ -95,8 +95,9 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& of, const Fault&
 }  // namespace
 
 Result<void> Space::map(Range range, Protection protection, const MapOptions& options) {
-    // Whole huge frames are not had by that.
-    const bool is_small = options.page_size == PageSize::size_4KiB && !options.lazy;
+    // Whole huge frames are not had by that, and what needs tables only is not to cost anybody.
+    const bool is_small = options.page_size == PageSize::size_4KiB && !options.lazy &&
+                          !options.guard && !options.grows_down && !options.file && !options.device;
     const std::uint64_t pages = is_small ? range.pages() : 0;
     return with_reclaim(state_, *state_, pages, [&](bool& is_promise) -> Result<void> {
         TransactionState transaction(state_->store);
@@ -218,8 +219,21 @@ std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) {
             return std::unexpected(space::refused(*found, protection::w, page));
         found = translate(page.page_floor());
     }
+    const memory::PhysicalMemory& memory = state_->store->memory;
+    if (found && found->physical.frame() == memory.zero_frame()) {
+        // Whoever may write to it, nobody may write to that of all.
+        TransactionState transaction(state_->store);
+        if (!transaction.unshare(state_, page) || !transaction.commit())
+            return std::unexpected(space::refused(*found, protection::w, page));
+        found = translate(page.page_floor());
+    }
     if (!found) return std::unexpected(found.error());
-    return std::span(state_->store->memory.host(found->physical.frame()), kPageSize);
+    if (memory.tracks_accesses()) {
+        // Whenever the caller writes, from here on the page is dirty.
+        const memory::ReaderSection section;
+        table::mark_accessed(memory, state_->root(), page, true);
+    }
+    return std::span(memory.host(found->physical.frame()), kPageSize);
 }
 
 std::expected<std::span<const std::byte>, Fault> Space::frame_view(VirtAddr page) const {

@@ -112,9 +112,21 @@ Result<unsigned> Store::add_swap_region(const std::string& path, std::uint64_t s
     if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
     const table::ChangeGate::Inside inside(state_->gate);
     const StoreState::CommitLock lock(state_->commit_mutex);
-    auto added = state_->memory.add_external_region(path, {.size_bytes = size_bytes}, true);
+    auto added =
+        state_->memory.add_external_region(path, {.size_bytes = size_bytes}, RegionKind::swap);
     if (added) state_->count_frames();
     return added;
+}
+
+Result<unsigned> Store::add_device_region(const std::string& path,
+                                          const ExternalRegionOptions& options) {
+    if (auto fine = check_region_size(options.size_bytes, true); !fine)
+        return std::unexpected(fine.error());
+    if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
+    const table::ChangeGate::Inside inside(state_->gate);
+    const StoreState::CommitLock lock(state_->commit_mutex);
+    // The records of its frames are made when they are first mapped.
+    return state_->memory.add_external_region(path, options, RegionKind::device);
 }
 
 Result<unsigned> Store::add_volatile_region(std::uint64_t size_bytes, LossPolicy loss) {
@@ -174,7 +186,7 @@ std::vector<RegionInfo> Store::regions() const {
         info.size_bytes = region.frame_count() << kPageShift;
         info.address = region.host(region.base());
         info.file_offset = record.file_offset;
-        if (region.kind() == RegionKind::external || region.kind() == RegionKind::swap)
+        if (region.kind() != RegionKind::pool && region.kind() != RegionKind::volatile_memory)
             info.file = memory::region_path(*state_->pool, record).value_or("");
         else if (region.kind() == RegionKind::pool)
             if (const auto place = state_->pool->locate(info.address, 1, nullptr))

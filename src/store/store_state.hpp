@@ -91,6 +91,9 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
         memory.track_accesses();
     }
 
+    // The frame that reads of demand-zero pages share; made, durably, when it is first asked for.
+    Result<table::TakenFrame> zero_frame();
+
     std::uint64_t boot_epoch() const;
     // A mark that no range of this store has had: the boot epoch, which changes have begun, in its
     // upper half. (More than 2^32 in one epoch would be others' of the next.)
@@ -134,6 +137,7 @@ class StoreState : public std::enable_shared_from_this<StoreState> {
     std::atomic<bool> changes_begun_ = false;
     std::atomic<std::uint64_t> marks_ = 0;
     std::atomic<std::size_t> next_victim_ = 0;  // where the global clock goes on
+    std::mutex zero_frame_mutex_;               // while it is made
     std::mutex spaces_mutex_;
     std::unordered_map<std::uint64_t, std::weak_ptr<SpaceState>> spaces_;
 

@@ -144,6 +144,8 @@ const char* to_string(RegionKind kind) {
             return "volatile";
         case RegionKind::swap:
             return "swap";
+        case RegionKind::device:
+            return "device";
     }
     return "unknown";
 }

@@ -90,8 +90,9 @@ Result<void> TransactionState::rollback(const std::shared_ptr<SpaceState>& space
         return fail(ErrorCode::invalid_argument,
                     fmt::format("space \"{}\" is not committed yet, and has nothing to go back to",
                                 space->name()));
-    if (auto done = joined.annotations.become(from.annotations); !done) return done;
+    // A refusal changes nothing: the transaction may go on.
     if (auto fine = charge(joined, charge_of(from) - charge_of(joined)); !fine) return fine;
+    if (auto done = spoiled_by(joined.annotations.become(from.annotations)); !done) return done;
     session_.may_take_held_back();
     auto root_table = TableEditor(session_, from.root).share_root();
     if (!root_table) return spoiled_by(std::unexpected(root_table.error()));

@@ -205,10 +205,13 @@ Result<void> TransactionState::rename_space(const std::string& from, const std::
 Result<std::uint8_t> TransactionState::region_on_medium(std::optional<unsigned> region) const {
     if (!region) return std::uint8_t{0};
     if (*region < store_->memory.regions().size() &&
-        store_->memory.regions()[*region].kind() == RegionKind::swap)
+        !store_->memory.regions()[*region].gives_frames())
         return fail(ErrorCode::invalid_argument,
-                    fmt::format("{}: region {} is for pages that are swapped", store_->pool->path(),
-                                *region));
+                    fmt::format("{}: region {} is {}, and pages are not put there",
+                                store_->pool->path(), *region,
+                                store_->memory.regions()[*region].kind() == RegionKind::swap
+                                    ? "for pages that are swapped"
+                                    : "a device's"));
     if (*region < store_->memory.regions().size()) return static_cast<std::uint8_t>(*region + 1);
     return fail(ErrorCode::not_found,
                 fmt::format("{}: there is no region {}; `region list` shows those there are",

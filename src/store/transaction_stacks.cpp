@@ -60,6 +60,8 @@ Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& of,
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = table::page_index(address, space->levels);
+    if (populate)
+        if (auto room = make_way(**joined, 1); !room) return std::unexpected(room.error());
     TableEditor editor(session_, (*joined)->root);
     auto grown = editor.grow_down(page);
     if (!grown) spoiled_ = grown.error();

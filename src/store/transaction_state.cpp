@@ -172,6 +172,7 @@ Result<void> TransactionState::annotate(Joined& joined, PageRange pages,
 Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Range range,
                                    Protection protection, const MapOptions& options) {
     if (options.file) return map_file(space, range, protection, options);
+    if (options.device) return map_device(space, range, protection, options);
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     PageRange pages;
@@ -186,18 +187,19 @@ Result<void> TransactionState::map(const std::shared_ptr<SpaceState>& space, Ran
     if (!place) return std::unexpected(place.error());
     const auto where = placement(**joined, options.region);
     if (!where) return std::unexpected(where.error());
-    if (!options.guard && !options.lazy) {
+    if (!options.guard && !options.lazy && !options.grows_down) {
         if (auto room = make_way(**joined, pages.count()); !room) return room;
         // Pages may have left their tables meanwhile.
         place = editor.place_of(pages);
         if (!place) return std::unexpected(place.error());
     }
-    if (auto done = annotate(**joined, pages, options); !done) return done;
     const std::uint64_t charged = options.guard || !protection.writable() ? 0
                                   : options.grows_down
                                       ? options.grows_down->mapped_bytes >> kPageShift
                                       : pages.count();
+    // A refusal changes nothing: the transaction may go on.
     if (auto fine = charge(**joined, static_cast<std::int64_t>(charged)); !fine) return fine;
+    if (auto done = spoiled_by(annotate(**joined, pages, options)); !done) return done;
     if (options.grows_down)
         return spoiled_by(map_stack(editor, pages, protection, *options.grows_down));
     if (options.guard)
@@ -259,13 +261,13 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
                 fmt::format("{:#x} has no frame in space \"{}\"; map or write it first",
                             table::address_of_page(page, source->levels).bits(), source->name()));
     }
-    if (auto done = annotate(joined, pages, options); !done) return done;
     const auto where = placement(from);
     if (!where) return std::unexpected(where.error());
     // Those that the range has no room for stay the source's own.
     source_pages.end = std::min(source_pages.end, source_pages.begin + pages.count());
     const auto before = charged_pages(from, source_pages);
     if (!before) return std::unexpected(before.error());
+    if (auto done = annotate(joined, pages, options); !done) return done;
     for (std::uint64_t page = source_pages.begin; page < source_pages.end; ++page) {
         // What is shared has frames of its own; what forks and snapshots share must not see what is
         // written from now on.
@@ -287,9 +289,9 @@ Result<void> TransactionState::unmap(const std::shared_ptr<SpaceState>& space, R
     if (!joined) return std::unexpected(joined.error());
     PageRange pages;
     if (auto fine = check(**joined, "unmap", range, {}, pages); !fine) return fine;
-    if (auto done = (*joined)->annotations.cut(pages); !done) return done;
     const auto before = charged_pages(**joined, pages);
     if (!before) return std::unexpected(before.error());
+    if (auto done = (*joined)->annotations.cut(pages); !done) return done;
     (*joined)->changed.add(pages.begin, pages.end);
     session_.may_take_held_back();
     TableEditor editor(session_, (*joined)->root);
@@ -333,12 +335,20 @@ Result<std::uint64_t> TransactionState::mark(const std::shared_ptr<SpaceState>& 
     return (*joined)->annotations.mark(pages, store_->next_mark());
 }
 
-Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& of, VirtAddr address) {
+Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& of, VirtAddr address,
+                                        bool for_writing) {
     const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
     if (auto fine = check_half(*space, "access", {address, 1}, {}); !fine) return fine;
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     if (auto fine = check_change(*space); !fine) return fine;
+    if (const auto zero = for_writing ? std::nullopt : std::optional(store_->zero_frame());
+        zero && *zero) {
+        const auto read = TableEditor(session_, (*joined)->root)
+                              .populate_zero(page_index(address, space->levels), **zero);
+        if (!read) return spoiled_by(std::unexpected(read.error()));
+        if (*read) return {};
+    }
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     if (auto room = make_way(**joined, 1); !room) return room;

@@ -40,6 +40,8 @@ class TransactionState {
 
     Result<void> map(const std::shared_ptr<SpaceState>& space, Range range, Protection protection,
                      const MapOptions& options);
+    Result<void> map_device(const std::shared_ptr<SpaceState>& space, Range range,
+                            Protection protection, const MapOptions& options);
     Result<void> map_shared(const std::shared_ptr<SpaceState>& space, Range range,
                             Protection protection, const std::shared_ptr<SpaceState>& source,
                             Range source_range, const MapOptions& options);
@@ -50,8 +52,10 @@ class TransactionState {
     Result<std::uint64_t> mark(const std::shared_ptr<SpaceState>& space, Range range);
     // In commits of its own, one for each 2 MiB (Space::promote).
     Result<std::uint64_t> promote(const std::shared_ptr<SpaceState>& space, Range range);
-    // The page gets a frame of zeros that it lacks, or one of its own that may be written.
-    Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address);
+    // The page gets a frame of zeros that it lacks (that of all, if it is only to be read), or one
+    // of its own that may be written.
+    Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address,
+                          bool for_writing);
     Result<void> unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address);
     // The stack in whose room the address is grows down to it, and its page gets a frame if it is
     // to be populated; false if it would come too near to another mapping.

@@ -109,6 +109,13 @@ Result<TakenFrame> EditSession::take(FrameKind kind, OwnerId owner, std::uint64_
     return take_into_use(*frame, kind, owner, index, from_build);
 }
 
+std::optional<TakenFrame> EditSession::take_again(FrameNumber frame, OwnerId owner,
+                                                  std::uint64_t index) {
+    if (!services_.allocator.allocate_again(frame)) return std::nullopt;
+    singles_.push_back(frame);
+    return take_into_use(frame, FrameKind::data, owner, index, false);
+}
+
 Result<TakenFrame> EditSession::take_leaf(unsigned level, OwnerId owner, std::uint64_t index,
                                           memory::Placement placement) {
     const FrameKind kind = format::leaf_kind(level);
@@ -233,6 +240,7 @@ Result<void> EditSession::release(FrameNumber frame) {
     if (!memory().metadata(frame) && memory().replaced_region(frame) != nullptr) return {};
     const auto metadata = metadata_of(frame);
     if (!metadata) return std::unexpected(metadata.error());
+    if (metadata->is_fixed()) return {};
     // Only one entry names it, which nobody but us can reach: nobody can add another.
     if (metadata->kind != FrameKind::shared_data && metadata->references == 1 &&
         pending_references(frame) == 0)
@@ -245,6 +253,7 @@ Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t 
     frame = memory().current(frame);
     auto metadata = metadata_of(frame);
     if (!metadata) return std::unexpected(metadata.error());
+    if (metadata->is_fixed()) return TakenFrame{frame, metadata->generation};
     if (metadata->kind != FrameKind::shared_data) {
         // So far only we can reach it. In this session, it is shared from now on.
         metadata->kind = FrameKind::shared_data;
@@ -258,8 +267,13 @@ Result<TakenFrame> EditSession::add_references(FrameNumber frame, std::uint64_t 
 Result<FrameMetadata> EditSession::share(FrameNumber frame) {
     frame = memory().current(frame);
     auto metadata = metadata_of(frame);
-    if (metadata) reference_changes_.push_back({frame, 1});
+    if (metadata && !metadata->is_fixed()) reference_changes_.push_back({frame, 1});
     return metadata;
+}
+
+void EditSession::drop_shared(FrameNumber frame) {
+    const auto metadata = this->metadata(frame);
+    if (!metadata || !metadata->is_fixed()) reference_changes_.push_back({frame, -1});
 }
 
 std::int64_t EditSession::pending_references(FrameNumber frame) const {
@@ -275,16 +289,17 @@ Result<bool> EditSession::claim(FrameNumber frame) {
         const std::scoped_lock lock(services_.commit_mutex);
         const auto metadata = metadata_of(frame);
         if (!metadata) return std::unexpected(metadata.error());
-        if (metadata->references != 1 || pending_references(frame) != 0) return false;
+        if (metadata->is_fixed() || metadata->references != 1 || pending_references(frame) != 0)
+            return false;
     }
     services_.former_readers.wait();
     return true;
 }
 
 format::Sharing EditSession::sharing_of(FrameNumber frame, const FrameMetadata& metadata) const {
-    const bool is_exclusive =
-        metadata.kind == FrameKind::shared_data ||
-        (metadata.references == 1 && pending_references(memory().current(frame)) == 0);
+    const bool is_exclusive = metadata.kind == FrameKind::shared_data ||
+                              (!metadata.is_fixed() && metadata.references == 1 &&
+                               pending_references(memory().current(frame)) == 0);
     return is_exclusive ? format::Sharing::exclusive : format::Sharing::copy_on_write;
 }
 
@@ -372,6 +387,8 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
 
     for (const FrameNumber table : taken_) memory().window_of(table)->set_validated(table, true);
     services_.limbo.pushed(detached_.size());
+    for (const auto& [page, slot] : swapped_in_)
+        memory().swap_cache().remember(page.frame, page.generation, slot);
     // Before the commit lock is let go, and so before anybody claims it.
     if (leaves_readers_) services_.former_readers.add();
     for (const memory::Extent& extent : released_) {
@@ -403,6 +420,7 @@ void EditSession::end() {
     taken_.clear();
     released_.clear();
     detached_.clear();
+    swapped_in_.clear();
     reference_changes_.clear();
     leaves_readers_ = false;
 }

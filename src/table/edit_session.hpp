@@ -97,6 +97,8 @@ class EditSession {
     Result<format::FrameMetadata> metadata_of(FrameNumber frame) const;
 
     // --- frames ---
+    // Of fixed ones (frame_metadata.hpp) nobody counts the references: what adds or drops one does
+    // nothing to them.
     // Makes sure that the next `count` frames need no undo log. Worth it from kFewFrames on.
     // With a preferred region they are for data only.
     Result<void> reserve(std::uint64_t count, memory::Placement placement = {});
@@ -111,6 +113,13 @@ class EditSession {
     // is raised. Its content is what it was.
     Result<TakenFrame> take(format::FrameKind kind, OwnerId owner, std::uint64_t index,
                             memory::Placement placement = {});
+    // The same of this very data frame, if it is still free: with what it holds.
+    std::optional<TakenFrame> take_again(FrameNumber frame, OwnerId owner, std::uint64_t index);
+    // From the commit on the page has its bytes here and, until somebody needs it, in the slot
+    // (memory/swap_cache.hpp).
+    void remember_swapped(const TakenFrame& page, FrameNumber slot) {
+        swapped_in_.push_back({page, slot});
+    }
     // The frame for a leaf at this level, huge above level 1. no_space also if there is enough, but
     // not in one piece.
     Result<TakenFrame> take_leaf(unsigned level, OwnerId owner, std::uint64_t index,
@@ -133,7 +142,7 @@ class EditSession {
     // For one more entry to a table or frame that is then copied on write; what it is of.
     Result<format::FrameMetadata> share(FrameNumber frame);
     // Drops one reference of what share() was called for, or somebody else has shared.
-    void drop_shared(FrameNumber frame) { reference_changes_.push_back({frame, -1}); }
+    void drop_shared(FrameNumber frame);
     // Whether the frame, to which a path leads that is this session's alone, has no other reference
     // and no reader that came by one.
     Result<bool> claim(FrameNumber frame);
@@ -190,6 +199,7 @@ class EditSession {
     // Of shared frames, in the order of the calls: a frame may be here several times.
     boost::container::small_vector<ReferenceChange, 8> reference_changes_;
     std::vector<format::LimboRecord> detached_;
+    std::vector<std::pair<TakenFrame, FrameNumber>> swapped_in_;
     bool leaves_readers_ = false;  // below what is another's alone from this commit on
 };
 

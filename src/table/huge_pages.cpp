@@ -64,8 +64,10 @@ Result<TakenFrame> TableEditor::split_leaf(FrameNumber table, const TablePositio
     const TablePosition child = position.child(slot);
     const FrameNumber old = session_.memory().current(entry.frame());
     const bool gone = is_gone(entry);
+    const auto metadata = gone ? std::nullopt : session_.metadata(old);
+    const bool is_fixed = metadata && metadata->is_fixed();
     bool in_place = true;
-    if (!gone) {
+    if (!gone && !is_fixed) {
         const auto claim = session_.claim(old);
         if (!claim) return std::unexpected(claim.error());
         in_place = *claim;
@@ -74,6 +76,13 @@ Result<TakenFrame> TableEditor::split_leaf(FrameNumber table, const TablePositio
     if (!in_place) {
         if (auto fine = check_reach(old, child.first_page(), entry_pages(position.level)); !fine)
             return std::unexpected(fine.error());
+    } else if (is_fixed) {
+        // Each has a record of its own already.
+        for (unsigned part = 0; part < kEntriesPerTable; ++part) {
+            const auto each = session_.metadata_of(old + part * entry_pages(child.level));
+            if (!each) return std::unexpected(each.error());
+            generations[part] = each->generation;
+        }
     } else if (!gone) {
         const auto split = session_.split(old, position.level);
         if (!split) return std::unexpected(split.error());
@@ -118,7 +127,8 @@ Result<std::uint64_t> TableEditor::pages_to_copy(std::uint64_t page) {
     if (!metadata) return std::unexpected(metadata.error());
     // (Of a page that has one reference below a table that is shared, it is known only when the
     // table is copied or taken over.)
-    const bool copies = metadata->kind != FrameKind::shared_data && metadata->references != 1;
+    const bool copies = metadata->kind != FrameKind::shared_data &&
+                        (metadata->references != 1 || metadata->is_fixed());
     return copies ? entry_pages(found->level) : 0;
 }
 

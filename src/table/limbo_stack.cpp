@@ -119,7 +119,8 @@ Result<bool> LimboStack::release_shared_frames(EditSession& session, FrameNumber
         const Entry entry = session.load_entry(table, slot);
         if (!entry.is_leaf(position.level)) continue;
         const auto metadata = named_by(session, entry, position, slot);
-        if (!metadata || (metadata->kind != FrameKind::shared_data && metadata->references == 1))
+        if (!metadata || metadata->is_fixed() ||
+            (metadata->kind != FrameKind::shared_data && metadata->references == 1))
             continue;
         if (released++ == kSharedFramesAtOnce) return false;
         session.store_undo(memory_.table(table) + slot, 0);

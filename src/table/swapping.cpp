@@ -50,7 +50,8 @@ std::optional<TableEditor::Found> TableEditor::evictable(std::uint64_t page) {
         }
         if (!entry.is_present() || check_entry(memory, entry, position, slot)) return std::nullopt;
         const auto metadata = session_.metadata(entry.frame());
-        if (!metadata || metadata->kind != FrameKind::data || metadata->references != 1)
+        if (!metadata || metadata->kind != FrameKind::data || metadata->references != 1 ||
+            metadata->is_fixed())
             return std::nullopt;
         return Found{entry, 1, table, slot};
     }
@@ -124,7 +125,22 @@ Result<TableEditor::SwappedOut> TableEditor::swap_out(std::uint64_t page,
     const TablePosition position{1, root_.owner, page / kEntriesPerTable};
     const Protection protection = found->entry.mapped_protection();
     const std::byte* const bytes = memory.host(frame);
-    if (is_zero(bytes)) {
+    const auto metadata = session_.metadata_of(frame);
+    if (!metadata) return std::unexpected(metadata.error());
+    // Not written since it came back: its bytes are in the slot that it came from, if nobody has
+    // that by now. They were made durable there by the commit that first sent it out.
+    const auto slot = (found->entry.bits() & Entry::kDirty) != 0
+                          ? std::nullopt
+                          : memory.swap_cache().slot_of(frame, metadata->generation);
+    const auto again =
+        slot ? session_.take_again(*slot, root_.owner, page) : std::optional<TakenFrame>();
+    SwappedOut how = SwappedOut::yes;
+    if (again) {
+        how = SwappedOut::clean;
+        link(found->table, found->slot,
+             Entry::swapped(again->frame, protection, position.entry(found->slot),
+                            again->generation));
+    } else if (is_zero(bytes)) {
         // It was never written, or with zeros: it needs no place.
         link(found->table, found->slot,
              Entry::absent(AbsentKind::demand_zero, protection, 0, position.entry(found->slot)));
@@ -132,6 +148,7 @@ Result<TableEditor::SwappedOut> TableEditor::swap_out(std::uint64_t page,
         if (!swap) return SwappedOut::no;
         auto taken = session_.take(FrameKind::data, root_.owner, page, *swap);
         if (!taken) return std::unexpected(taken.error());
+        memory.swap_cache().forget_slot(taken->frame);
         // Flushed, and durable before the entry that names it: a crash before the commit leaves the
         // page where it was, and a free frame in the swap region.
         memory.pool().copy(memory.host(taken->frame), bytes, kPageSize);
@@ -140,7 +157,7 @@ Result<TableEditor::SwappedOut> TableEditor::swap_out(std::uint64_t page,
                             taken->generation));
     }
     if (auto done = session_.release(frame); !done) return std::unexpected(done.error());
-    return SwappedOut::yes;
+    return how;
 }
 
 Result<void> TableEditor::swap_in(std::uint64_t page, memory::Placement placement) {
@@ -155,6 +172,8 @@ Result<void> TableEditor::swap_in(std::uint64_t page, memory::Placement placemen
         copied_leaf(slot_frame, found->entry.protection(), position, found->slot, placement);
     if (!copy) return std::unexpected(copy.error());
     link(found->table, found->slot, *copy);
+    if (const auto metadata = session_.metadata_of(copy->frame()))
+        session_.remember_swapped({copy->frame(), metadata->generation}, slot_frame);
     return session_.release(slot_frame);
 }
 

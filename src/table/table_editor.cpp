@@ -140,6 +140,26 @@ struct TableEditor::GivenFrames final : LeafSource {
     std::vector<TakenFrame> frames;
 };
 
+struct TableEditor::DeviceFrames final : LeafSource {
+    DeviceFrames(const EditSession& session_in, std::uint64_t begin_in, FrameNumber first_in,
+                 std::uint64_t count_in, unsigned leaf_level)
+        : LeafSource(leaf_level),
+          session(session_in),
+          begin(begin_in),
+          first(first_in),
+          count(count_in) {}
+    Result<TakenFrame> next(std::uint64_t page) override {
+        const FrameNumber frame = first + (page - begin) % count;
+        const auto metadata = session.metadata_of(frame);
+        if (!metadata) return std::unexpected(metadata.error());
+        return TakenFrame{frame, metadata->generation};
+    }
+    const EditSession& session;
+    std::uint64_t begin;
+    FrameNumber first;
+    std::uint64_t count;
+};
+
 // How many tables a range needs below an empty slot of its position.
 std::uint64_t TableEditor::tables_for(const TablePosition& position, PageRange range,
                                       unsigned leaf_level) {
@@ -206,6 +226,13 @@ Result<void> TableEditor::map_frames(const Place& place, Protection protection,
     }
     GivenFrames source(range.begin, std::move(given));
     return map_in(place.table, place.position, range, protection, &source);
+}
+
+Result<void> TableEditor::map_device(const Place& place, Protection protection, FrameNumber first,
+                                     std::uint64_t count, unsigned leaf_level) {
+    if (auto done = reserve_for(place, 0, {}, leaf_level); !done) return done;
+    DeviceFrames source(session_, place.range.begin, first, count, leaf_level);
+    return map_in(place.table, place.position, place.range, protection, &source);
 }
 
 Result<void> TableEditor::map_absent(const Place& place, AbsentKind kind, Protection protection,
@@ -313,6 +340,26 @@ Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placeme
             return std::unexpected(made.error());
         found = find_to_edit(page);
         if (!found) return std::unexpected(found.error());
+    }
+}
+
+Result<bool> TableEditor::populate_zero(std::uint64_t page, const TakenFrame& zero) {
+    for (;;) {
+        const auto found = find_to_edit(page);
+        if (!found) return std::unexpected(found.error());
+        const Entry entry = found->entry;
+        if (entry.is_empty() || entry.is_present() ||
+            entry.absent_kind() != AbsentKind::demand_zero || entry.payload() != 0)
+            return false;
+        const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
+        if (found->level == 1) {
+            link(found->table, found->slot,
+                 Entry::leaf(zero.frame, entry.protection(), position.entry(found->slot),
+                             zero.generation, format::Sharing::copy_on_write));
+            return true;
+        }
+        if (auto made = split_absent(found->table, position, found->slot, entry); !made)
+            return std::unexpected(made.error());
     }
 }
 

@@ -77,6 +77,10 @@ class TableEditor {
                      unsigned leaf_level = 1);
     Result<void> map_frames(const Place& place, Protection protection,
                             const std::vector<FrameNumber>& frames);
+    // Fixed frames of a device region that follow each other, by leaves of this level: as many as
+    // `count` says, and then the same again.
+    Result<void> map_device(const Place& place, Protection protection, FrameNumber first,
+                            std::uint64_t count, unsigned leaf_level);
     Result<void> map_absent(const Place& place, format::AbsentKind kind, Protection protection,
                             std::uint64_t payload = 0);
     // Makes the stack whose room the page is in grow down to it (stack_growth.cpp): the pages that
@@ -87,6 +91,10 @@ class TableEditor {
     // one if there is none.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {},
                           unsigned largest_level = format::kLeafLevelMax);
+    // Gives the frame of zeros to a demand-zero page, for reading only, whatever its mapping permits:
+    // the first write copies it. False if the page is something else, or part of a range that wishes
+    // larger ones.
+    Result<bool> populate_zero(std::uint64_t page, const TakenFrame& zero);
     // Gives a page that is absent in that way the frame that is then asked for, whose content is
     // ready, and which has one reference more for it. False if it is not so (any more); nobody is
     // asked then.
@@ -119,8 +127,8 @@ class TableEditor {
     // If it still may: nobody may write to the page any more, but who was about to.
     Result<void> write_protect_page(std::uint64_t page);
     // Moves the page's bytes to a frame of the swap region, if there is one; nobody writes to it
-    // any more. Zeros need none. After no_space nothing is changed.
-    enum class SwappedOut : std::uint8_t { yes, no };
+    // any more. Zeros need none. After no_space nothing is changed. Clean: it had its bytes there.
+    enum class SwappedOut : std::uint8_t { yes, clean, no };
     Result<SwappedOut> swap_out(std::uint64_t page, std::optional<memory::Placement> swap);
     // The way back, if it is swapped.
     Result<void> swap_in(std::uint64_t page, memory::Placement placement = {});
@@ -153,6 +161,7 @@ class TableEditor {
     };
     struct FreshFrames;
     struct GivenFrames;
+    struct DeviceFrames;
 
     // How many tables the two edges of a range may need beside its whole subtrees: copies of
     // tables, and gather tables.

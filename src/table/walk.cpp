@@ -6,6 +6,27 @@ using format::AbsentKind;
 using format::FrameKind;
 using format::FrameMetadata;
 
+namespace {
+
+// A leaf to fixed frames: of a device region, with all that it spans, or to the frame of zeros.
+std::optional<FaultKind> check_fixed(const memory::PhysicalMemory& memory, Entry entry,
+                                     const TablePosition& position, const FrameMetadata& metadata) {
+    const std::uint64_t span = entry_pages(position.level);
+    const FrameNumber frame = memory.current(entry.frame());
+    const memory::Region* const region = memory.region_of(frame);
+    if (region == nullptr) return FaultKind::no_region;
+    const bool is_device = metadata.kind == FrameKind::shared_data;
+    if (is_device != region->has_fixed_frames() || frame.value() % span != 0 ||
+        region->end() - frame < span || (!is_device && (entry.is_writable() || span != 1)))
+        return FaultKind::stale_entry;
+    if (const auto lost = memory.out_of_reach(frame)) return lost;
+    // The file may end within it.
+    if (span > 1 && memory.host(frame + (span - 1)) == nullptr) return FaultKind::region_shrunk;
+    return std::nullopt;
+}
+
+}  // namespace
+
 std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry entry,
                                      const TablePosition& position, unsigned slot) {
     if (entry.is_empty()) return std::nullopt;
@@ -38,6 +59,8 @@ std::optional<FaultKind> check_entry(const memory::PhysicalMemory& memory, Entry
         if (memory.host(entry.frame()) == nullptr) return FaultKind::no_region;
         return std::nullopt;
     }
+    if (metadata.is_fixed() && entry.is_present())
+        return check_fixed(memory, entry, position, metadata);
     if (metadata.kind == FrameKind::shared_data && position.level == 1 && entry.is_present()) {
         if (const auto lost = memory.out_of_reach(entry.frame())) return lost;
         return memory.file_out_of_reach(metadata.owner, metadata.index);
@@ -99,8 +122,11 @@ void mark_accessed(const memory::PhysicalMemory& memory, const Root& root, VirtA
         entry = Entry(pool::load_word(word, std::memory_order_acquire));
         if (!entry.is_present()) return;
         if (!entry.is_leaf(level)) continue;
-        if ((entry.bits() & bits) != bits)
-            pool::exchange_word(word, entry.bits(), entry.bits() | bits);
+        if ((entry.bits() & bits) == bits) return;
+        pool::exchange_word(word, entry.bits(), entry.bits() | bits);
+        // Also if the exchange has failed: a page's way out may begin right here.
+        if (is_write && (entry.bits() & Entry::kDirty) == 0)
+            memory.swap_cache().forget(memory.current(entry.frame()));
         return;
     }
 }

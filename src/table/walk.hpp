@@ -123,7 +123,8 @@ Entry renumbered(const memory::PhysicalMemory& memory, std::uint64_t* word, Entr
                  const format::EntryPlace& place);
 
 // Sets A, and D, of the leaf that maps the address, as a processor does: for whoever has walked
-// there in this reader section. Neither is flushed; a crash may lose them.
+// there in this reader section. Neither is flushed; a crash may lose them. With D the page is not
+// what the swap cache remembers any more.
 void mark_accessed(const memory::PhysicalMemory& memory, const Root& root, VirtAddr address,
                    bool is_write);
 

@@ -204,6 +204,44 @@ TEST_F(CommitCharge, WhatIsMappedSharedIsNobodys) {
     EXPECT_EQ(committed(), 5u);
 }
 
+// What was refused has left nothing in the transaction, which goes on.
+TEST_F(CommitCharge, ARefusalIsNoPartOfTheTransaction) {
+    limit_to(60);
+    must(space.map(pages(0, 10), protection::rw, {.name = "first"}));
+    must(map_lazy(100, limit - 15));
+    value_of(store.create_snapshot("space", "snapshot"));
+    must(space.unmap(pages(100, limit - 15)));
+    must(space.map(pages(0x1000, limit - 10), protection::rw, {.lazy = true, .name = "second"}));
+    Transaction transaction = store.begin();
+    expect_refused(transaction.map(space, pages(0x2000, 20), protection::rw,
+                                   {.lazy = true, .name = "refused"}));
+    const Space snapshot = value_of(store.open_space("snapshot"));
+    must(transaction.unmap(space, pages(0x1000, 1)));
+    must(transaction.commit());
+    const auto maps = value_of(space.maps());
+    ASSERT_EQ(maps.size(), 2u);
+    EXPECT_EQ(maps[1].name, "second");
+    expect_clean(store);
+}
+
+TEST_F(CommitCharge, ARefusedRollbackIsNoPartOfTheTransaction) {
+    limit_to(60);
+    must(space.map(pages(0, limit - 5), protection::rw, {.lazy = true, .name = "first"}));
+    value_of(store.create_snapshot("space", "snapshot"));
+    must(space.unmap(pages(0, limit - 5)));
+    must(space.map(pages(0x1000, 3), protection::rw, {.name = "second"}));
+    Space other = value_of(store.create_space("other"));
+    must(other.map(pages(0, 50), protection::rw, {.lazy = true}));
+    Transaction transaction = store.begin();
+    expect_refused(transaction.rollback(space, value_of(store.open_space("snapshot"))));
+    must(transaction.map(space, pages(0x2000, 1), protection::rw));
+    must(transaction.commit());
+    const auto maps = value_of(space.maps());
+    ASSERT_EQ(maps.size(), 2u);
+    EXPECT_EQ(maps[0].name, "second");
+    expect_clean(store);
+}
+
 TEST_F(CommitCharge, OfALongerSourceOnlyWhatFitsIsNobodys) {
     must(space.map(pages(0, 10), protection::rw));
     limit_to(40);
@@ -283,7 +321,9 @@ TEST_F(CommitCharge, ADamagedPolicyIsRefusedAndRepaired) {
 TEST_F(CommitCharge, IsExactWithManyAtATime) {
     limit_to(100);
     constexpr int kThreads = 4, kRounds = 150;
-    std::atomic<std::uint64_t> beyond = 0;
+    // No two of them have room at the same time.
+    const std::uint64_t count = limit / 2 + 1;
+    std::atomic<std::uint64_t> beyond = 0, refused = 0;
     std::vector<std::thread> threads;
     for (int number = 0; number < kThreads; ++number)
         threads.emplace_back([&, number] {
@@ -291,17 +331,20 @@ TEST_F(CommitCharge, IsExactWithManyAtATime) {
             for (int round = 0; round < kRounds; ++round) {
                 Transaction transaction = store.begin();
                 const auto mapped =
-                    transaction.map(own, pages(0, 40), protection::rw, {.lazy = true});
+                    transaction.map(own, pages(0, count), protection::rw, {.lazy = true});
+                refused += mapped ? 0 : 1;
+                std::this_thread::yield();
                 if (!mapped || round % 3 == 0) continue;
                 must(transaction.commit());
                 if (commit_account(store).committed_bytes > limit * kPageSize) ++beyond;
-                must(own.unmap(pages(0, 40)));
+                must(own.unmap(pages(0, count)));
             }
             must(own.map(pages(0, 3), protection::rw));
         });
     for (std::thread& thread : threads) thread.join();
     EXPECT_EQ(committed(), kThreads * 3u);
     EXPECT_EQ(beyond, 0u);
+    EXPECT_GT(refused, 0u);
 }
 
 // The counter, the tables and the model say the same after whatever calls, aborted ones included.

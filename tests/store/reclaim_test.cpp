@@ -17,9 +17,11 @@
 #include <thread>
 #include <vector>
 
+#include "holdfast/inspect.hpp"
 #include "holdfast/region.hpp"
 #include "holdfast/snapshot.hpp"
 #include "holdfast/tlb.hpp"
+#include "memory/reader_section.hpp"
 #include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
 
@@ -397,11 +399,129 @@ TEST_F(Reclaim, NoWriteIsLostWhilePagesComeAndGo) {
             seen = now;
         }
     });
+    // Brings pages back that are not written then, or are a moment later.
+    std::thread toucher([&] {
+        for (std::uint64_t at = 0; !stop.load(); ++at)
+            must(space.fault(page(at % 64), protection::r));
+    });
     for (int round = 0; round < 60; ++round) value_of(space.evict(64 * kPageSize));
     stop = true;
     writer.join();
     reader.join();
+    toucher.join();
     for (std::uint64_t at = 0; at < 64; ++at) EXPECT_EQ(get(space, page(at)), last[at]);
+}
+
+// A stack's pages count as others do, and what it may become does not.
+TEST_F(Reclaim, AStackGrowsWithinTheQuota) {
+    add_swap();
+    must(store.set_reclaim_policy({FramePolicy::local, OomPolicy::refuse}));
+    must(space.set_quota(16 * kPageSize));
+    must(space.map({kStart, 1024 * kPageSize}, protection::rw, {.grows_down = GrowsDown{}}));
+    EXPECT_EQ(space.frame_use().evicted, 0u);
+    for (std::uint64_t at = 1023; at > 1023 - 60; --at) put(space, page(at), at);
+    EXPECT_LE(space.frame_use().charged_bytes, 16 * kPageSize);
+    EXPECT_GE(space.frame_use().evicted, 44u);
+    for (std::uint64_t at = 1023; at > 1023 - 60; --at) EXPECT_EQ(get(space, page(at)), at);
+}
+
+// --- what is in the swap region already is not written there again ---
+
+class SwapCache : public Reclaim {
+  protected:
+    static constexpr std::uint64_t kPages = 8;
+    // All pages were sent out and have come back.
+    SwapCache() {
+        add_swap();
+        must(space.map({kStart, kPages * kPageSize}, protection::rw));
+        fill(space, kPages);
+        send_out(0);
+        bring_back();
+    }
+    void bring_back() {
+        for (std::uint64_t at = 0; at < kPages; ++at) must(space.fault(page(at), protection::r));
+    }
+    void send_out(std::uint64_t clean) {
+        const std::uint64_t before = space.frame_use().evicted_clean;
+        EXPECT_EQ(value_of(space.evict(kPages * kPageSize)), kPages * kPageSize);
+        EXPECT_EQ(space.frame_use().evicted_clean - before, clean);
+    }
+};
+
+TEST_F(SwapCache, APageThatWasOnlyReadIsNotWrittenAgain) {
+    for (int round = 0; round < 3; ++round) {
+        for (std::uint64_t at = 0; at < kPages; ++at) EXPECT_EQ(get(space, page(at)), at + 1);
+        send_out(kPages);
+        expect_filled(space, kPages);
+        bring_back();
+    }
+    expect_filled(space, kPages);
+}
+
+TEST_F(SwapCache, WhateverWritesMakesAPageDirty) {
+    put(space, page(1), 101);
+    const auto bytes = space.frame_bytes(page(2));
+    ASSERT_TRUE(bytes);
+    (*bytes)[0] = std::byte{102};
+    const std::uint64_t word = 103;
+    const std::array force = {PokePiece{page(3), std::as_bytes(std::span(&word, 1))}};
+    EXPECT_FALSE(value_of(poke(space, force, PokePolicy::force)).fault);
+    must(space.protect({page(4), kPageSize}, protection::r));  // no write
+    send_out(kPages - 3);
+    const std::array<std::uint64_t, kPages> wanted = {1, 101, 102, 103, 5, 6, 7, 8};
+    for (std::uint64_t at = 0; at < kPages; ++at) EXPECT_EQ(get(space, page(at)), wanted[at]) << at;
+}
+
+// As a processor does it.
+TEST_F(SwapCache, DOfTheEntryMakesAPageDirty) {
+    const memory::PhysicalMemory& memory = store.state().memory;
+    {
+        const memory::ReaderSection section;
+        const auto found = space.translate(page(5));
+        ASSERT_TRUE(found);
+        *memory.host(found->physical.frame()) = std::byte{66};
+        FrameNumber table = space.state().root().entry.frame();
+        for (unsigned level = 4; level > 1; --level)
+            table = table::Entry(memory.table(table)[format::slot_of(page(5), level)]).frame();
+        std::uint64_t* const word = memory.table(table) + format::slot_of(page(5), 1);
+        pool::store_word(word, *word | table::Entry::kDirty);
+    }
+    send_out(kPages - 1);
+    EXPECT_EQ(get(space, page(5)), 66u);
+}
+
+// A slot that others have had holds what they have put there, also if they came to nothing.
+TEST_F(SwapCache, ASlotThatWasGivenAwayIsNoCopy) {
+    Space other = value_of(store.create_space("other"));
+    must(other.map({kStart, 2048 * kPageSize}, protection::rw, {.lazy = true}));
+    const std::uint64_t word = 9;
+    for (std::uint64_t at = 0; at < 2040; ++at) {
+        if (!other.write(page(at), std::as_bytes(std::span(&word, 1)))) break;
+        if (at % 64 == 63) value_of(other.evict(64 * kPageSize));
+    }
+    send_out(0);
+    expect_filled(space, kPages);
+}
+
+TEST_F(SwapCache, IsOfOneProcess) {
+    space = Space(nullptr);
+    store = Store(nullptr);
+    store = pool.open();
+    space = value_of(store.open_space("space"));
+    send_out(0);
+    expect_filled(space, kPages);
+}
+
+// The slots are a fork's, too: they hold what they do as long as it has them.
+TEST_F(SwapCache, OfPagesThatAForkStillHasThere) {
+    send_out(kPages);
+    const Space fork = value_of(store.fork_space("space", "fork"));
+    bring_back();
+    put(space, page(0), 77);
+    send_out(0);  // the slots are taken
+    expect_filled(fork, kPages);
+    EXPECT_EQ(get(space, page(0)), 77u);
+    for (std::uint64_t at = 1; at < kPages; ++at) EXPECT_EQ(get(space, page(at)), at + 1);
 }
 
 // A process that writes pages, persists them, and has others go out meanwhile, killed somewhere in
@@ -483,7 +603,7 @@ RC_GTEST_PROP(ReclaimProperty, NothingIsToBeSeenOfIt, ()) {
         Space space = *rc::gen::elementOf(spaces);
         const std::string name = space.name();
         const std::uint64_t first = *rc::gen::inRange<std::uint64_t>(0, 60) * 11 % 700;
-        switch (*rc::gen::inRange(0, 6)) {
+        switch (*rc::gen::inRange(0, 7)) {
             case 0:
                 value_of(space.evict(*rc::gen::inRange<std::uint64_t>(1, 50) * kPageSize));
                 break;
@@ -504,6 +624,11 @@ RC_GTEST_PROP(ReclaimProperty, NothingIsToBeSeenOfIt, ()) {
             }
             case 3:
                 must(space.protect({page(first), kPageSize}, protection::rw | protection::u));
+                break;
+            case 4:
+                // Back, and clean; without room for it nothing happens.
+                for (std::uint64_t at = first; at < std::min<std::uint64_t>(first + 9, 700); ++at)
+                    std::ignore = space.fault(page(at), protection::r);
                 break;
             default:
                 for (std::uint64_t at = first; at < std::min<std::uint64_t>(first + 9, 700); ++at) {

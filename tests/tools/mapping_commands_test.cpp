@@ -1,4 +1,6 @@
 // map, unmap, protect, maps, translate.
+#include <filesystem>
+
 #include "tools/command.hpp"
 
 namespace holdfast::test {
@@ -40,6 +42,23 @@ TEST_F(MappingCommands, AStackGrowsToWhatIsWritten) {
     EXPECT_EQ(maps[1].at("prot"), "rw--");
     EXPECT_EQ(maps[2].at("resident_bytes"), 4096);
     EXPECT_FALSE(maps[2].contains("stack_room"));
+}
+
+TEST_F(MappingCommands, ADeviceIsMappedByItsPlace) {
+    create_space();
+    const std::string file = path() + ".device";
+    well({"region", "add", path(), file, "--size", "1MiB", "--device"});
+    well({"map", path(), "editor", "0x40000000", "64KiB", "--device", "1", "--offset", "4KiB"});
+    well({"map", path(), "editor", "0x50000000", "4KiB", "--device", "1", "--offset", "8KiB"});
+    well({"write", path(), "editor", "0x50000000"}, "bytes");
+    EXPECT_EQ(well({"read", path(), "editor", "0x40001000", "5"}), "bytes");
+    fails({"map", path(), "editor", "0x60000000", "64KiB", "--device", "0"}, 2, "invalid_argument",
+          "pool");
+    const auto maps = json({"maps", path(), "editor"});
+    EXPECT_TRUE(maps[0].at("device"));
+    EXPECT_EQ(maps[0].at("resident_bytes"), 0);
+    EXPECT_EQ(json({"region", "list", path()})[1].at("kind"), "device");
+    std::filesystem::remove(file);
 }
 
 TEST_F(MappingCommands, UnmapAndProtect) {

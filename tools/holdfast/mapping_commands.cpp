@@ -1,6 +1,8 @@
 // map, unmap, protect, maps, translate: what is where in a space.
 #include <holdfast/space.hpp>
 
+#include <optional>
+
 #include "arguments.hpp"
 #include "commands.hpp"
 #include "maps_line.hpp"
@@ -19,6 +21,8 @@ struct RangeArguments {
     MapOptions options;
     // Of a file that is mapped; without a path, of none.
     FileMapping file;
+    // The same of a device region.
+    std::optional<unsigned> device;
     GrowsDown stack;
     bool grows_down = false;
 
@@ -45,6 +49,9 @@ Outcome change_space(const Context& context, const RangeArguments& arguments,
 Outcome map(const Context& context, const RangeArguments& arguments) {
     MapOptions options = arguments.options;
     if (!arguments.file.path.empty()) options.file = arguments.file;
+    if (arguments.device)
+        options.device =
+            DeviceMapping{.region = *arguments.device, .offset = arguments.file.offset};
     if (arguments.grows_down) options.grows_down = arguments.stack;
     return change_space(context, arguments, [&](Space& space) {
         return space.map(arguments.range(), arguments.protection, options);
@@ -104,6 +111,7 @@ Outcome maps(const Context& context, const MapsArguments& arguments) {
                         {"name", mapping.name}});
         if (mapping.guard) list.back()["guard"] = true;
         if (mapping.stack_room) list.back()["stack_room"] = true;
+        if (mapping.is_device) list.back()["device"] = true;
         if (mapping.is_file) list.back()["file"] = mapping.is_shared ? "shared" : "private";
     }
     if (context.json)
@@ -155,7 +163,7 @@ Outcome translate(const Context& context, const TranslateArguments& arguments) {
 
 void add_mapping_commands(CLI::App& app, Context& context) {
     add_command<RangeArguments>(
-        app, context, "map", "Map fresh, zeroed pages.",
+        app, context, "map", "Map fresh, zeroed pages; or a file, a stack, a guard, a device.",
         [](CLI::App& command, RangeArguments& arguments) {
             add_range(command, arguments);
             add_protection(command, arguments.protection)->default_str("rw");
@@ -175,9 +183,13 @@ void add_mapping_commands(CLI::App& app, Context& context) {
             CLI::Option* const file =
                 command.add_option("--file", arguments.file.path,
                                    "the range holds what this file does, from its first access on");
+            CLI::Option* const device =
+                command
+                    .add_option("--device", arguments.device,
+                                "the range is frames of this device region, by their place in it")
+                    ->excludes(file);
             add_size(command, "--offset", arguments.file.offset,
-                     "where in the file the range begins (0)")
-                ->needs(file);
+                     "where in the file, or the device region, the range begins (0)");
             CLI::Option* const shared = command.add_flag(
                 "--shared", arguments.file.shared,
                 "all who map the file so see what is written; `sync` writes it back");
@@ -186,8 +198,10 @@ void add_mapping_commands(CLI::App& app, Context& context) {
                 ->description("what is written is the space's own (as without it)")
                 ->needs(file)
                 ->excludes(shared);
-            command.add_option("--region", arguments.options.region,
-                               "the region to take frames from first (as the space prefers)");
+            command
+                .add_option("--region", arguments.options.region,
+                            "the region to take frames from first (as the space prefers)")
+                ->excludes(device);
         },
         map);
     add_command<RangeArguments>(app, context, "unmap", "Remove whatever is mapped in the range.",

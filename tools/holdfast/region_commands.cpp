@@ -53,7 +53,7 @@ struct RegionArguments {
     std::string file;
     unsigned index = 0;
     std::uint64_t size_bytes = 0;
-    bool is_volatile = false;
+    bool is_volatile = false, is_device = false;
     std::string on_restart = "fault";
     bool sparse = false;
     bool accept_outdated = false;
@@ -70,6 +70,9 @@ Outcome add(const Context& context, const RegionArguments& arguments) {
                     "name either the file of the region or --volatile");
     auto store = context.open_store(arguments.pool);
     if (!store) return std::unexpected(store.error());
+    if (arguments.is_device)
+        return answer_region(context,
+                             store->add_device_region(arguments.file, options_of(arguments)));
     return answer_region(
         context, arguments.is_volatile
                      ? store->add_volatile_region(
@@ -144,8 +147,14 @@ void add_region_commands(CLI::App& app, Context& context) {
             add_size(command, "--size", arguments.size_bytes, "such as 1GiB; a device has its own");
             command.add_flag("--sparse", arguments.sparse,
                              "let the file system provide blocks as they are written");
-            command.add_flag("--volatile", arguments.is_volatile,
-                             "memory of each process that opens the store, gone with it");
+            CLI::Option* const is_volatile =
+                command.add_flag("--volatile", arguments.is_volatile,
+                                 "memory of each process that opens the store, gone with it");
+            command
+                .add_flag("--device", arguments.is_device,
+                          "memory that is only mapped by its place (`map --device`), and never "
+                          "cleared, copied or swapped")
+                ->excludes(is_volatile);
             command
                 .add_option("--on-restart", arguments.on_restart,
                             "what a page in volatile memory is later: a fault, or zeros")
