@@ -10,11 +10,11 @@
 //     }
 //     ReplayReport report = replay->report();
 //
-// Each page of 4 KiB that the trace touches and the space does not map is mapped when it is first
-// touched, so the tables are the store's own, and every access is looked up by a Tlb. Larger pages
-// are run through tables of the same format in memory. What is counted needs no contents: the pages
-// mapped so share one frame, which a space "replay-trace" of the same store provides. Use a store
-// opened as a copy, or one made for it, unless that is wanted.
+// Each page that the trace touches and that is not mapped is mapped when it is first touched, so the
+// tables are the store's own, and every access is looked up by a Tlb: pages of 4 KiB in the space,
+// pages of 2 MiB in another one, "replay-trace 2MiB". What is counted needs no contents: all pages
+// mapped so share the frames of a device region (device.hpp), whose memory is gone when the store is
+// closed. Use a store opened as a copy, or one made for it.
 //
 // Thread safety: an object belongs to one thread.
 #pragma once
@@ -92,7 +92,6 @@ struct ReplayOptions {
 // One page size, run through tables and a TLB. Each access is one look-up for each page it touches.
 struct PageSizeRun {
     PageSize page_size{};
-    bool in_store = false;  // through the store's own tables, and not a model's
     std::uint64_t lookups = 0, hits = 0;
     std::uint64_t misses = 0;      // that led to a page; lookups = hits + misses + faults left
     std::uint64_t compulsory = 0;  // of these, the first look-up of each page

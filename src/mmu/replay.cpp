@@ -1,17 +1,20 @@
 #include "holdfast/replay.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <tuple>
 #include <utility>
 
-#include "mmu/model_tables.hpp"
 #include "mmu/touched_bytes.hpp"
 #include "mmu/walk_caches.hpp"
+#include "table/walk.hpp"
 
 namespace holdfast {
 
-using mmu::ModelTables;
 using mmu::TouchedBytes;
 using mmu::WalkCaches;
 
@@ -33,39 +36,23 @@ Protection access_of(AccessKind kind) {
     return {};
 }
 
-// Tables and a TLB before them.
+// A space's tables, behind a Tlb.
 class Subject {
   public:
-    Subject() = default;
-    Subject(const Subject&) = delete;
-    Subject& operator=(const Subject&) = delete;
-    virtual ~Subject() = default;
+    Subject(Space space, Tlb tlb, unsigned device, PageSize page_size)
+        : space_(std::move(space)), tlb_(std::move(tlb)), device_(device), page_size_(page_size) {}
 
-    virtual std::expected<Translation, Fault> translate(VirtAddr address, Protection access) = 0;
-    // Maps the page of an address that faulted so, with a frame; false if that is not for us.
-    virtual Result<bool> resolve(const Fault& fault) = 0;
-    virtual std::uint64_t walks() const = 0;  // so far, of whatever outcome
-    virtual std::uint64_t reach_bytes() = 0;
-    virtual void count(PageSizeRun& run) = 0;  // hits, evictions, tables
-};
-
-// The store's own tables, behind a Tlb.
-class SpaceSubject final : public Subject {
-  public:
-    SpaceSubject(Space space, Tlb tlb, Space frames, PageSize page_size)
-        : space_(std::move(space)),
-          tlb_(std::move(tlb)),
-          frames_(std::move(frames)),
-          page_size_(page_size) {}
-
-    std::expected<Translation, Fault> translate(VirtAddr address, Protection access) override {
+    std::expected<Translation, Fault> translate(VirtAddr address, Protection access) {
         return tlb_.translate(address, access);
     }
-    Result<bool> resolve(const Fault& fault) override {
-        const Range page{VirtAddr(fault.address.bits() & ~(bytes(page_size_) - 1)),
-                         bytes(page_size_)};
+    // Maps the page of an address that faulted so, with a frame; false if that is not for us.
+    Result<bool> resolve(const Fault& fault) {
+        const std::uint64_t size = bytes(page_size_);
+        const Range page{VirtAddr(fault.address.bits() & ~(size - 1)), size};
         if (fault.kind == FaultKind::not_mapped) {
-            auto mapped = space_.map_shared(page, kEverything, frames_, frame_range());
+            auto mapped =
+                space_.map(page, kEverything,
+                           {.page_size = page_size_, .device = DeviceMapping{.region = device_}});
             if (!mapped) return std::unexpected(mapped.error());
             return true;
         }
@@ -78,64 +65,27 @@ class SpaceSubject final : public Subject {
             return std::unexpected(done.error());
         return true;
     }
-    std::uint64_t walks() const override { return tlb_.misses(); }
-    std::uint64_t reach_bytes() override { return tlb_.reach_bytes(); }
-    void count(PageSizeRun& run) override {
+    // So far, of whatever outcome.
+    std::uint64_t walks() const { return tlb_.misses(); }
+    void count(PageSizeRun& run) {
         const TlbCounters counters = tlb_.counters();
         run.hits = counters.hits();
         run.evictions = counters.evictions;
         run.tables = space_.info().tables;
-        run.in_store = true;
+        run.reach_bytes = tlb_.reach_bytes();
     }
-    // Where the space of that name has its frame.
-    static constexpr Range frame_range() { return {VirtAddr(0x10'0000), kPageSize}; }
 
   private:
     Space space_;
     Tlb tlb_;
-    Space frames_;
+    unsigned device_;
     PageSize page_size_;
-};
-
-class ModelSubject final : public Subject {
-  public:
-    ModelSubject(Levels levels, const TlbGeometries& tlb, PageSize page_size)
-        : tables_(levels, page_size), cache_(tlb) {}
-
-    std::expected<Translation, Fault> translate(VirtAddr address, Protection access) override {
-        if (auto hit = cache_.find(kTag, address, access)) return *hit;
-        ++walks_;
-        auto found = tables_.walk(address);
-        if (found) cache_.insert(kTag, address, *found);
-        return found;
-    }
-    Result<bool> resolve(const Fault& fault) override {
-        if (fault.kind != FaultKind::not_mapped) return false;
-        tables_.map(fault.address, kEverything);
-        return true;
-    }
-    std::uint64_t walks() const override { return walks_; }
-    std::uint64_t reach_bytes() override { return cache_.reach_bytes(); }
-    void count(PageSizeRun& run) override {
-        for (const PageSize size : TranslationCache::kSizes) {
-            run.hits += cache_.hits(size);
-            run.evictions += cache_.evictions(size);
-        }
-        run.tables = tables_.tables();
-    }
-
-  private:
-    static constexpr TlbTag kTag{1};
-    ModelTables tables_;
-    TranslationCache cache_;
-    std::uint64_t walks_ = 0;
 };
 
 // Sums up what a run does to its subject.
 class Runner {
   public:
-    Runner(std::unique_ptr<Subject> subject, PageSize page_size, Levels levels,
-           const WalkCacheSizes& walk_caches)
+    Runner(Subject subject, PageSize page_size, Levels levels, const WalkCacheSizes& walk_caches)
         : subject_(std::move(subject)), levels_(levels), walk_caches_(walk_caches) {
         run_.page_size = page_size;
     }
@@ -154,27 +104,26 @@ class Runner {
         return {};
     }
 
-    PageSizeRun result() const {
+    PageSizeRun result() {
         PageSizeRun result = run_;
-        subject_->count(result);
-        result.reach_bytes = subject_->reach_bytes();
+        subject_.count(result);
         return result;
     }
 
   private:
     Result<void> look_up(VirtAddr address, Protection access) {
         ++run_.lookups;
-        const std::uint64_t walks_before = subject_->walks();
-        auto found = subject_->translate(address, access);
-        if (subject_->walks() == walks_before) [[likely]]
+        const std::uint64_t walks_before = subject_.walks();
+        auto found = subject_.translate(address, access);
+        if (subject_.walks() == walks_before) [[likely]]
             return {};
         if (!found) {
             // A fault that is set right counts as the one miss that it would have been.
-            const auto resolved = subject_->resolve(found.error());
+            const auto resolved = subject_.resolve(found.error());
             if (!resolved) return std::unexpected(resolved.error());
             if (*resolved) {
                 ++run_.mapped_on_demand;
-                found = subject_->translate(address, access);
+                found = subject_.translate(address, access);
             }
         }
         if (!found) {
@@ -190,11 +139,34 @@ class Runner {
         return {};
     }
 
-    std::unique_ptr<Subject> subject_;
+    Subject subject_;
     Levels levels_;
     WalkCaches walk_caches_;
     PageSizeRun run_;
 };
+
+// A device region of one page of 2 MiB, which all pages that the replay maps share: what is counted
+// needs no contents. Its file has no name any more when this returns.
+Result<unsigned> add_frames(Store& store) {
+    static std::atomic<unsigned> number = 0;
+    std::error_code error;
+    const auto folder = std::filesystem::temp_directory_path(error);
+    if (error)
+        return fail(ErrorCode::not_found, "no folder for temporary files; set TMPDIR to one");
+    const std::string path = folder / fmt::format("holdfast-replay-{}-{}", getpid(), number++);
+    const auto added =
+        store.add_device_region(path, {.size_bytes = bytes(PageSize::size_2MiB), .sparse = true});
+    std::ignore = store.regions();  // which opens it
+    unlink(path.c_str());
+    return added;
+}
+
+Result<Space> empty_space(Store& store, const std::string& name, Levels levels) {
+    if (auto removed = store.remove_space(name);
+        !removed && removed.error().code != ErrorCode::not_found)
+        return std::unexpected(removed.error());
+    return store.create_space(name, {.levels = levels});
+}
 
 double ratio(std::uint64_t a, std::uint64_t b) {
     return b == 0 ? 0 : static_cast<double>(a) / static_cast<double>(b);
@@ -224,25 +196,17 @@ TraceReplay::~TraceReplay() = default;
 
 Result<TraceReplay> TraceReplay::create(Store& store, const Space& space,
                                         const ReplayOptions& options) {
-    constexpr const char* kFrames = "replay-trace";
-    auto tlb = Tlb::create(space, {.geometries = options.tlb});
-    if (!tlb) return std::unexpected(tlb.error());
-    auto frames = store.open_space(kFrames);
-    if (!frames && frames.error().code == ErrorCode::not_found) {
-        frames = store.create_space(kFrames);
-        if (frames)
-            if (auto done = frames->map(SpaceSubject::frame_range(), protection::r); !done)
-                return std::unexpected(done.error());
-    }
-    if (!frames) return std::unexpected(frames.error());
+    const auto device = add_frames(store);
+    if (!device) return std::unexpected(device.error());
+    auto of_huge_pages = empty_space(store, "replay-trace 2MiB", space.levels());
+    if (!of_huge_pages) return std::unexpected(of_huge_pages.error());
     auto state = std::make_unique<State>(space.levels(), options);
-    for (const PageSize size : {PageSize::size_4KiB, PageSize::size_2MiB}) {
-        std::unique_ptr<Subject> subject;
-        if (size == PageSize::size_4KiB)
-            subject = std::make_unique<SpaceSubject>(space, std::move(*tlb), *frames, size);
-        else
-            subject = std::make_unique<ModelSubject>(space.levels(), options.tlb, size);
-        state->runners.emplace_back(std::move(subject), size, space.levels(), options.walk_caches);
+    for (const auto& [size, tables] :
+         {std::pair{PageSize::size_4KiB, space}, std::pair{PageSize::size_2MiB, *of_huge_pages}}) {
+        auto tlb = Tlb::create(tables, {.geometries = options.tlb});
+        if (!tlb) return std::unexpected(tlb.error());
+        state->runners.emplace_back(Subject(tables, std::move(*tlb), *device, size), size,
+                                    space.levels(), options.walk_caches);
     }
     return TraceReplay(std::move(state));
 }
@@ -282,7 +246,7 @@ ReplayReport TraceReplay::report() const {
     report.touched_bytes = state_->touched.bytes();
     for (const unsigned shift : {12, 14, 16, 18, 20, 21, 25, 30})
         report.costs.push_back(state_->touched.cost(shift, state_->levels));
-    for (const Runner& runner : state_->runners) {
+    for (Runner& runner : state_->runners) {
         PageSizeRun run = runner.result();
         const auto cost = std::find_if(
             report.costs.begin(), report.costs.end(),

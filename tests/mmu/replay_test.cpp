@@ -148,7 +148,7 @@ TEST_F(Replay, ASweepMissesEachPageOnceAndNoneAgainWithinTheReach) {
         EXPECT_EQ(report.loads, 1000u * (1 + round));
         ASSERT_EQ(report.runs.size(), 2u);
         const PageSizeRun &small = report.runs[0], &large = report.runs[1];
-        EXPECT_TRUE(small.in_store);
+        EXPECT_EQ(large.tables, 3u);
         EXPECT_EQ(small.page_size, PageSize::size_4KiB);
         EXPECT_EQ(small.misses, 1000u);
         EXPECT_EQ(small.compulsory, 1000u);

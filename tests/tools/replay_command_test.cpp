@@ -50,7 +50,6 @@ TEST_F(ReplayCommand, ASweepOfStandardInput) {
     EXPECT_EQ(report.at("touched_bytes"), 1024 * 8);
     const auto &small = report.at("runs").at(0), &large = report.at("runs").at(1);
     EXPECT_EQ(small.at("page_size"), 4096);
-    EXPECT_EQ(small.at("tables_of"), "store");
     EXPECT_EQ(small.at("misses"), 1024);
     EXPECT_EQ(small.at("compulsory_misses"), 1024);
     EXPECT_EQ(small.at("miss_ratio"), 1.0);

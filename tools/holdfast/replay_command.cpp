@@ -138,7 +138,6 @@ Json json_of(const PageSizeRun& run) {
     Json faults = Json::object();
     for (const auto& [kind, count] : run.faults) faults[to_string(kind)] = count;
     return {{"page_size", bytes(run.page_size)},
-            {"tables_of", run.in_store ? "store" : "model"},
             {"lookups", run.lookups},
             {"hits", run.hits},
             {"misses", run.misses},
