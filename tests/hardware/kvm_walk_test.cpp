@@ -10,6 +10,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <ostream>
 #include <random>
@@ -258,6 +259,37 @@ TEST_P(KvmWalk, HugePages) {
     ASSERT_EQ(fork.translate(kBase + 2_MiB)->page_size, PageSize::size_2MiB);
     ASSERT_NE(fork.translate(kBase + 2_MiB)->physical, space_->translate(kBase + 2_MiB)->physical);
     test::expect_clean(*store_);
+}
+
+// A device's, by leaves of both sizes, and that of zeros, which nobody may write.
+TEST_P(KvmWalk, FixedFrames) {
+    const std::string file = pool_.path() + ".device";
+    const unsigned region = value_of(store_->add_device_region(file, {.size_bytes = 4_MiB}));
+    const VirtAddr small(0x4000'0000), large(0x5000'0000), zeros(0x6000'0000);
+    must(space_->map({small, 3 * kPageSize}, protection::rwx | protection::u,
+                     {.device = DeviceMapping{.region = region}}));
+    must(space_->map({large, 2_MiB}, protection::rw,
+                     {.page_size = PageSize::size_2MiB,
+                      .device = DeviceMapping{.region = region, .offset = 2_MiB}}));
+    must(space_->map({zeros, 3 * kPageSize}, protection::rw | protection::u, {.lazy = true}));
+    fill({small, 3 * kPageSize});
+    fill({large, 2_MiB});
+    std::vector<Access> accesses;
+    for (const std::uint64_t page : {0, 2}) {
+        must(space_->fault(zeros + page * kPageSize, protection::r));
+        append(accesses, six_accesses(small + page * kPageSize));
+        append(accesses, six_accesses(large + page * 100 * kPageSize));
+        append(accesses, six_accesses(zeros + page * kPageSize));
+    }
+    const FrameNumber zero = space_->translate(zeros)->physical.frame();
+    ASSERT_EQ(space_->translate(zeros + 2 * kPageSize)->physical.frame(), zero);
+    AccessProber prober = install(*space_);
+    MemoryModel memory = memory_of(*space_);
+    const auto expected = test::expected_outcomes(*space_, accesses, memory);
+    expect_agreement(accesses, expected, prober.run(accesses));
+    memory.expect_equal();
+    test::expect_clean(*store_);  // zeros still
+    std::filesystem::remove(file);
 }
 
 TEST_P(KvmWalk, NonCanonicalAddressesRaiseGeneralProtection) {
