@@ -36,6 +36,7 @@ std::string Call::to_string() const {
                                    "unmap",
                                    "protect",
                                    "write",
+                                   "write_unpersisted",
                                    "map_file",
                                    "map_file_shared",
                                    "map_device",
@@ -186,10 +187,11 @@ Result<void> run_one(Doer& doer, const Call& call, const OpenSpace& open) {
     }
     auto space = open(call.space);
     if (!space) return std::unexpected(space.error());
-    if (call.verb == Verb::write) {
+    if (call.verb == Verb::write || call.verb == Verb::write_unpersisted) {
         // Only ever outside transactions.
         auto done = space->write(call.range.start, std::as_bytes(std::span(&call.word, 1)));
-        return done ? space->persist({call.range.start, sizeof call.word}) : done;
+        if (!done || call.verb == Verb::write_unpersisted) return done;
+        return space->persist({call.range.start, sizeof call.word});
     }
     // Of these the same is true.
     if (call.verb == Verb::fault) return space->fault(call.range.start, protection::r);
@@ -351,7 +353,9 @@ std::optional<ErrorCode> run_one(Model& model, const Call& call) {
         case Verb::protect:
             return model.protect(call.space, call.range, call.protection);
         case Verb::write:
-            return model.write(call.space, call.range.start, call.word);
+        case Verb::write_unpersisted:
+            return model.write(call.space, call.range.start, call.word,
+                               call.verb == Verb::write_unpersisted);
         case Verb::map_file:
         case Verb::map_file_shared:
             return model.map_file(call.space, call.range, call.protection, {call.name, call.word},
@@ -384,7 +388,8 @@ std::vector<Model> states_during(const Model& before, const Calls& calls) {
     run(after, calls);
     const Call& first = calls.front();
     const auto space = before.spaces.find(first.space);
-    if (calls.size() == 1 && first.verb == Verb::write && space != before.spaces.end()) {
+    const bool writes = first.verb == Verb::write || first.verb == Verb::write_unpersisted;
+    if (calls.size() == 1 && writes && space != before.spaces.end()) {
         const auto pages = before.pages_of(space->second);
         const auto page = pages.find(first.range.start.bits() >> 12);
         if (page != pages.end() && page->second.frame == 0) {
@@ -395,6 +400,26 @@ std::vector<Model> states_during(const Model& before, const Calls& calls) {
     }
     states.push_back(std::move(after));
     return states;
+}
+
+std::vector<Model> states_after_crash(const std::vector<Model>& states) {
+    std::vector<Model> all;
+    for (const Model& state : states) {
+        std::vector<Model> left = {state};
+        for (const auto& [frame, word] : state.unpersisted) {
+            const std::size_t count = left.size();
+            for (std::size_t i = 0; i < count; ++i) {
+                left.push_back(left[i]);
+                left.back().contents[frame] = word;
+            }
+        }
+        // What such a state has, it has durably. As it was meant to be comes last.
+        for (auto each = left.rbegin(); each != left.rend(); ++each) {
+            each->unpersisted.clear();
+            all.push_back(std::move(*each));
+        }
+    }
+    return all;
 }
 
 }  // namespace holdfast::oracle

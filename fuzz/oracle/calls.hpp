@@ -36,6 +36,8 @@ struct Call {
         unmap,
         protect,
         write,
+        // To a page that is shared; whoever syncs it persists it.
+        write_unpersisted,
         map_file,         // of the file `name`, from its page `word` on
         map_file_shared,  // the same
         map_device,       // the device region's frames from `word` on
@@ -99,5 +101,7 @@ std::optional<ErrorCode> run(Model& model, const Calls& calls);
 // What a crash during the calls may leave: the model before, the model after, and in between what a
 // call of several steps allows (the first write to a demand-zero page maps a zeroed frame first).
 std::vector<Model> states_during(const Model& before, const Calls& calls);
+// What is left of them: of a word that was not persisted, what it was or what it was before.
+std::vector<Model> states_after_crash(const std::vector<Model>& states);
 
 }  // namespace holdfast::oracle

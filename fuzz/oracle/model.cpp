@@ -250,8 +250,8 @@ std::optional<ErrorCode> Model::protect(const std::string& name, Range range,
     return std::nullopt;
 }
 
-std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
-                                      std::uint64_t word) {
+std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address, std::uint64_t word,
+                                      bool is_unpersisted) {
     ModelSpace& writer = spaces.at(name);
     const bool is_upper = address.bits() >> 63 != 0;
     const std::string* const object = is_upper ? name_of_supervisor(writer) : nullptr;
@@ -267,7 +267,13 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
     }
     if (space.is_snapshot) return ErrorCode::permission_denied;
     if (const auto error = load(object != nullptr ? *object : name, address)) return error;
-    contents[page->second.frame] = word;
+    const std::uint64_t frame = page->second.frame;
+    // What may be lost is what is durable before it.
+    if (is_unpersisted)
+        unpersisted.try_emplace(frame, contents.at(frame));
+    else
+        unpersisted.erase(frame);
+    contents[frame] = word;
     return std::nullopt;
 }
 

@@ -50,6 +50,8 @@ class Model {
     std::map<std::uint64_t, std::uint64_t> contents;  // first word of each frame
     // Frames that were mapped shared: forks have them, too. Of all others they have copies.
     std::set<std::uint64_t> shared;
+    // Of shared frames whose first word may be lost: what is there then.
+    std::map<std::uint64_t, std::uint64_t> unpersisted;
     ModelFiles files;
     Overcommit overcommit;
 
@@ -82,7 +84,8 @@ class Model {
     std::optional<ErrorCode> unmap(const std::string& name, Range range);
     std::optional<ErrorCode> protect(const std::string& name, Range range, Protection protection);
     // Writes the first word of a page.
-    std::optional<ErrorCode> write(const std::string& name, VirtAddr page, std::uint64_t word);
+    std::optional<ErrorCode> write(const std::string& name, VirtAddr page, std::uint64_t word,
+                                   bool is_unpersisted = false);
 
     std::optional<ErrorCode> map_file(const std::string& name, Range range, Protection protection,
                                       const FilePlace& place, bool shared_file);

@@ -107,6 +107,8 @@ std::optional<ErrorCode> Model::sync(const std::string& name, Range range,
         const auto loaded = file.loaded.find(page.file.page);
         if (loaded == file.loaded.end() || page.file.page >= file.now.words.size()) continue;
         std::uint64_t& word = file.now.words[page.file.page];
+        // What the file has, the pool has: before it is written there, or when this returns.
+        unpersisted.erase(loaded->second);
         if (word == contents.at(loaded->second)) continue;
         word = contents.at(loaded->second);
         ++file.now.version;

@@ -196,8 +196,8 @@ std::optional<Call> call_of(const std::string& verb, Words& words) {
     } else if (verb == "prefer") {
         call.verb = Verb::prefer;
         call.word = words.number("region");
-    } else if (verb == "write") {
-        call.verb = Verb::write;
+    } else if (verb == "write" || verb == "write_unpersisted") {
+        call.verb = verb == "write" ? Verb::write : Verb::write_unpersisted;
         call.range = {VirtAddr(words.number("address")), 8};
         call.word = words.number("word");
     } else {
@@ -345,8 +345,10 @@ std::string text_of(const Call& call) {
                                std::ranges::find(kRanges, call.verb, &NamedVerb::second)->first,
                                call.space, range(call.range));
         case Verb::write:
-            return fmt::format("write {} {:#x} {:#x}", call.space, call.range.start.bits(),
-                               call.word);
+        case Verb::write_unpersisted:
+            return fmt::format("{} {} {:#x} {:#x}",
+                               call.verb == Verb::write ? "write" : "write_unpersisted", call.space,
+                               call.range.start.bits(), call.word);
         case Verb::map_file:
         case Verb::map_file_shared:
             return fmt::format("mapfile {} {} {} {} {}{}", call.space, range(call.range),

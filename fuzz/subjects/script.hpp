@@ -24,6 +24,7 @@
 //     unmap SPACE ADDRESS PAGES
 //     protect SPACE ADDRESS PAGES PROT
 //     write SPACE ADDRESS WORD            the first word of a page, and persists it
+//     write_unpersisted SPACE ADDRESS WORD   and does not
 //     handle SPACE ADDRESS PAGES          takes one, which leaves a mark
 //     prefer SPACE REGION
 //     grow BYTES

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <span>
 
 #include "oracle/compare.hpp"
 #include "oracle/model_file_system.hpp"
@@ -138,9 +139,9 @@ class LeastCount {
         const bool changes =
             !step.finds_full &&
             std::any_of(step.calls.begin(), step.calls.end(), [](const Call& call) {
-                return call.verb != Verb::write && call.verb != Verb::fault &&
-                       call.verb != Verb::sync && call.verb != Verb::grow &&
-                       call.verb != Verb::release_limbo;
+                return call.verb != Verb::write && call.verb != Verb::write_unpersisted &&
+                       call.verb != Verb::fault && call.verb != Verb::sync &&
+                       call.verb != Verb::grow && call.verb != Verb::release_limbo;
             });
         if (changes && !changed_) ++least_.epochs;
         changed_ = changed_ || changes;
@@ -262,13 +263,14 @@ Result<void> StoreWorkload::run(const std::string& path, Operations& operations)
 std::vector<oracle::Model> StoreWorkload::allowed_at(const Moment& moment) const {
     const oracle::Model& before = models_.at(moment.acknowledged);
     const bool creating = script_.crashes_creation && moment.acknowledged == 0;
-    if (!moment.in_flight || creating) return {before};
-    const std::size_t step = step_of_.at(moment.acknowledged);
-    if (script_.operations[step].calls.empty() || script_.operations[step].finds_full)
-        return {before};
-    // A sync changes no space.
-    if (script_.operations[step].calls.front().verb == Verb::sync) return {before};
-    return oracle::states_during(before, script_.operations[step].calls);
+    std::vector<oracle::Model> states = {before};
+    if (moment.in_flight && !creating) {
+        const Step& step = script_.operations[step_of_.at(moment.acknowledged)];
+        // A sync changes no space.
+        if (!step.calls.empty() && !step.finds_full && step.calls.front().verb != Verb::sync)
+            states = oracle::states_during(before, step.calls);
+    }
+    return oracle::states_after_crash(states);
 }
 
 std::optional<bool> StoreWorkload::is_after(const Store& store, const Moment& moment) const {
@@ -324,7 +326,11 @@ std::string StoreWorkload::check(const std::string& path, const Moment& moment) 
     // What a process has changed is there, so must be that it was another one.
     const Least& least = least_.at(moment.acknowledged);
     std::uint64_t least_epoch = least.epochs;
-    if (found != &allowed.front() && !oracle::compare(*store, allowed.front()).empty())
+    const auto befores = std::span(allowed).first(
+        std::size_t{1} << models_.at(moment.acknowledged).unpersisted.size());
+    if (std::ranges::none_of(befores, [&](const oracle::Model& before) {
+            return found == &before || oracle::compare(*store, before).empty();
+        }))
         least_epoch = least_.at(moment.acknowledged + 1).epochs;
     if (const std::uint64_t epoch = store->state().boot_epoch(); epoch < least_epoch)
         return fmt::format("the boot epoch is {}, but what is there was changed in epoch {}", epoch,

@@ -610,6 +610,18 @@ const std::vector<NamedWorkload>& workloads() {
             reopen
             sync a 0x50001000 1
         )"},
+        {"file_sync_unpersisted", "pages that nobody made durable: changed, and as the file is", R"(
+            file f 3
+            create a
+            mapfile a 0x50000000 3 rw f 0 shared
+            fault a 0x50000000
+            write a 0x50001000 5
+            operations
+            write_unpersisted a 0x50000000 6
+            sync a 0x50000000 1
+            write_unpersisted a 0x50001000 0xf11e00000001
+            sync a 0x50000000 3
+        )"},
         {"reopen", "changes, a restart, and changes", R"(
             create a
             operations

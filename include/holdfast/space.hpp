@@ -181,7 +181,8 @@ class Space {
     Result<void> persist(Range range);
 
     // Writes the pages of shared file mappings (file.hpp) in the range that are not what the file
-    // has to it, and returns when they are on the file's medium. Other pages are passed over.
+    // has to it, and returns when they are on the file's medium, and, as `persist` leaves them, on
+    // the pool's. Other pages are passed over.
     // Errors: lost (the file is not what it was), permission_denied, no_space (nothing is lost;
     // make room and call it again), io, invalid_argument (no range of the space).
     Result<void> sync(Range range);

@@ -6,6 +6,10 @@
 //   1. the file's record says that it is being written: its time means nothing from here on;
 //   2. the changed pages are written, and the file is synced;
 //   3. the record has the file's new time, and says that it is settled.
+// Who writes to a page need not have made that durable. So each page is flushed before any of it is
+// written to the file, and those that the file has already before the call returns: otherwise a
+// failure of power would take back from the pool what the file keeps, under a record by which the
+// two agree, and the next sync would put the old bytes over the file's.
 // A crash before step 1 leaves file and record as they were. After it, up to step 3, the file may
 // have any of the pages; the next opening does not take offence at its time, the pool still has all
 // of them, and the next sync compares and writes them again. A crash after step 3 finds it done.
@@ -73,11 +77,16 @@ Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pag
     std::erase_if(changed, [&](const LoadedPage& each) {
         const std::size_t size = bytes_in_file(each.page, size_bytes);
         if (read) read = opened->file->read(each.page << kPageShift, std::span(bytes).first(size));
-        return std::memcmp(bytes.data(), each.bytes, size) == 0;
+        if (std::memcmp(bytes.data(), each.bytes, size) != 0) return false;
+        store.pool->flush(each.bytes, kPageSize);
+        return true;
     });
     if (!read) return read;
     KnownFile known = opened->known;
-    if (changed.empty() && known.state == FileState::settled) return {};
+    if (changed.empty() && known.state == FileState::settled) {
+        store.pool->drain();
+        return {};
+    }
     if (known.state != FileState::being_written) {
         known.state = FileState::being_written;
         if (auto marked = commit_known(*object, known); !marked) return marked;
@@ -86,6 +95,8 @@ Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pag
         // Whoever writes to the page meanwhile may have it synced or not: from a copy, so that it
         // is one of the two.
         std::memcpy(bytes.data(), each.bytes, kPageSize);
+        store.pool->flush(each.bytes, kPageSize);
+        store.pool->drain();
         const std::size_t size = bytes_in_file(each.page, size_bytes);
         if (auto done = opened->file->write(each.page << kPageShift, std::span(bytes).first(size));
             !done)
@@ -97,6 +108,8 @@ Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pag
     if (const auto trouble = difference(known, *now)) return fail(ErrorCode::lost, trouble->why);
     known.identity = *now;
     known.state = FileState::settled;
+    // Pages that the file had already, too.
+    store.pool->drain();
     return commit_known(*object, known);
 }
 
