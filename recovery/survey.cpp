@@ -42,6 +42,7 @@ class Surveyor {
         look_at_spaces();
         look_at_limbo();
         adopt_unnamed();
+        look_at_annotations();
         const auto leaked =
             survey_frames(memory_, uses_, options_, survey_, [&](std::uint64_t frames) {
                 progress_.frames += frames;
@@ -168,7 +169,6 @@ class Surveyor {
                            [&](std::uint64_t count) { add_tables(count); });
         for (const TableItem& top : tops) tables.add(top);
         tables.run();
-        look_at_annotations();
     }
 
     // The root table of the space of this name, if all down to it is well.
@@ -224,12 +224,15 @@ class Surveyor {
                   Remedy::remove_space);
             return std::nullopt;
         }
-        if (record->kind == format::SpaceKind::file)
-            files_[root.owner] = std::string(format::FileRecord::of(record).path_view());
+        if (record->kind == format::SpaceKind::file) add_file(*record);
         annotated_.push_back({shown(name, root.owner), frame, root, record->annotations_offset});
         return TableItem{.frame = memory_.current(root.entry.frame()),
                          .position = table::top_position(root),
                          .levels = root.levels};
+    }
+
+    void add_file(const SpaceRecord& record) {
+        files_[record.owner] = std::string(format::FileRecord::of(&record).path_view());
     }
 
     // As findings say it: a file object by the path of its file, if that is known.
@@ -256,6 +259,9 @@ class Surveyor {
                     !table::check_root(memory_, root_of(*record)))
                     continue;
                 const std::string name(record->name_view());
+                // It is there again in the next round, and what says that a range is of it is
+                // right.
+                if (record->kind == format::SpaceKind::file) add_file(*record);
                 const auto taken = directory_.get(name);
                 found(
                     "I6 directory", shown(name, record->owner), {},
@@ -293,6 +299,8 @@ class Surveyor {
     }
 
     // --- names of ranges ---
+    //
+    // Looked at when all files are known: also one whose record only lost its name.
 
     struct Annotated {
         std::string name;

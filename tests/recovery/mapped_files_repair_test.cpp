@@ -20,8 +20,9 @@ using format::FileRecord;
 class MappedFilesRepair : public MappedFiles {
   protected:
     // A private and a shared mapping, of each one page loaded, and a plain page.
-    Store make_store(const std::string& file) const {
-        Store store = pool_.create();
+    Store make_store(const std::string& file) const { return make_store(file, pool_); }
+    static Store make_store(const std::string& file, const TemporaryPool& pool) {
+        Store store = pool.create();
         Space a = value_of(store.create_space("a"));
         must(a.map({kPrivate, 3 * kPageSize}, protection::rw, mapping(file)));
         must(a.map({kShared, 3 * kPageSize}, protection::rw, mapping(file, true)));
@@ -35,9 +36,10 @@ class MappedFilesRepair : public MappedFiles {
     static std::byte* record_of(const Store& store) {
         return store.state().memory.host(store.state().files.all().front()->record());
     }
-    RepairReport repair(bool lost_pages = false) const {
+    RepairReport repair(bool lost_pages = false) const { return repair(lost_pages, pool_); }
+    static RepairReport repair(bool lost_pages, const TemporaryPool& pool) {
         return value_of(repair_file(
-            pool_.path(),
+            pool.path(),
             {.remove_lost_pages = lost_pages, .emulation = PmemEmulation::on, .threads = 1}));
     }
     static constexpr VirtAddr kPrivate{0x4000'0000}, kShared{0x5000'0000}, kPlain{0x6000'0000};
@@ -115,6 +117,42 @@ TEST_F(MappedFilesRepair, WhatSaysWhichFileIsLost) {
     EXPECT_EQ(bytes_at(a, kPrivate.bits(), 7), "private");
     EXPECT_EQ(fault_at(a, kPrivate + kPageSize), FaultKind::not_mapped);
     EXPECT_EQ(bytes_at(a, kShared.bits() + kPageSize, 4), "file");
+}
+
+// The name of a file object leads elsewhere: only the way to the record was lost, and so no range,
+// no page and nothing that was written.
+TEST_F(MappedFilesRepair, AnObjectThatOnlyLostItsNameIsFoundAgain) {
+    const std::string file = make("file", 3);
+    for (const unsigned bit : {0U, 1U, 3U, 7U, 12U, 20U, 40U, 63U}) {
+        SCOPED_TRACE(bit);
+        const TemporaryPool pool;
+        {
+            Store store = make_store(file, pool);
+            const auto& object = store.state().files.all().front();
+            bool found = false;
+            store.state().directory().visit(FileRecord::name_of(object->owner()),
+                                            [&](std::string_view, std::string_view value) {
+                                                const_cast<char*>(value.data())[bit / 8] ^=
+                                                    static_cast<char>(1 << bit % 8);
+                                                found = true;
+                                                return false;
+                                            });
+            ASSERT_TRUE(found);
+            ASSERT_FALSE(store.verify().clean());
+        }
+        const RepairReport report = repair(false, pool);
+        EXPECT_FALSE(report.repaired.empty());
+        for (const Finding& each : report.repaired) EXPECT_EQ(each.what, "I6 directory");
+        Store store = pool.open();
+        expect_clean(store);
+        Space a = value_of(store.open_space("a"));
+        EXPECT_EQ(bytes_at(a, kPrivate.bits(), 7), "private");
+        EXPECT_EQ(bytes_at(a, kShared.bits(), 6), "shared");
+        EXPECT_EQ(bytes_at(a, kPrivate.bits() + kPageSize, 4), "file");
+        EXPECT_EQ(bytes_at(a, kShared.bits() + 2 * kPageSize, 4), "file");
+        ASSERT_EQ(value_of(store.files()).size(), 1U);
+        EXPECT_TRUE(value_of(store.files())[0].is_mapped);
+    }
 }
 
 TEST_F(MappedFilesRepair, PagesOfAFileThatIsGoneStayUnlessAskedFor) {
