@@ -209,7 +209,9 @@ Result<bool> TransactionState::is_still(Joined& joined, std::uint64_t page,
     return in->size() == 1 && in->front().file == of.object->owner() &&
            in->front().backing != Backing::none && in->front().file_page(page) == of.page &&
            (in->front().backing == Backing::shared_file) == of.is_shared && known &&
-           known->identity == of.read_of;
+           // What was read before somebody accepted the file is of the time before that, and he has
+           // passed over the page already.
+           known->state != format::FileState::being_replaced && known->identity == of.read_of;
 }
 
 // The frame is fresh: its bytes are written in place and flushed, and durable with the commit that

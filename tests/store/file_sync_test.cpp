@@ -7,11 +7,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "memory/backing_file.hpp"
 #include "support/files_fixture.hpp"
@@ -328,6 +331,98 @@ TEST_F(FileSync, AFullDiskLosesNothing) {
     for (std::uint64_t page = 0; page < 12; ++page)
         EXPECT_EQ(now.substr(page * kPageSize, 7), fmt::format("page {:02}", page));
     umount2(small.c_str(), MNT_DETACH);
+}
+
+// --- beside other calls ---
+
+// The system's files, and a test is told what is done to them: afterwards.
+class WatchedFiles final : public memory::FileSystem {
+  public:
+    WatchedFiles() { memory::replace_file_system(this); }
+    ~WatchedFiles() override { memory::replace_file_system(nullptr); }
+    Result<std::string> canonical(const std::string& path) override {
+        return system_.canonical(path);
+    }
+    Result<std::unique_ptr<memory::BackingFile>> open(const std::string& path,
+                                                      bool to_write) override {
+        auto file = system_.open(path, to_write);
+        if (to_write) ++opened_to_write;
+        if (!file) return file;
+        return std::make_unique<File>(*this, std::move(*file));
+    }
+
+    std::function<void()> on_identity, on_sync;
+    std::function<void(std::uint64_t page)> on_read;
+    std::atomic<unsigned> opened_to_write = 0, syncs = 0;
+
+  private:
+    class File final : public memory::BackingFile {
+      public:
+        File(WatchedFiles& files, std::unique_ptr<memory::BackingFile> file)
+            : files_(files), file_(std::move(file)) {}
+        Result<memory::FileIdentity> identity() override {
+            auto found = file_->identity();
+            if (files_.on_identity) files_.on_identity();
+            return found;
+        }
+        Result<void> read(std::uint64_t offset, std::span<std::byte> to) override {
+            auto done = file_->read(offset, to);
+            if (files_.on_read) files_.on_read(offset >> kPageShift);
+            return done;
+        }
+        Result<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
+            return file_->write(offset, from);
+        }
+        Result<void> sync() override {
+            ++files_.syncs;
+            if (files_.on_sync) files_.on_sync();
+            return file_->sync();
+        }
+
+      private:
+        WatchedFiles& files_;
+        std::unique_ptr<memory::BackingFile> file_;
+    };
+    memory::FileSystem& system_ = memory::file_system();
+};
+
+// A page that was read before the file was accepted comes into the pool while its others are
+// replaced: it must not stay, as one of before beside those of after.
+TEST_F(FileSync, APageThatIsLoadedBesideAnAcceptIsNotOfBefore) {
+    const std::string file = make("file", 4);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 4);
+    EXPECT_EQ(read(a, 0, 4), "file");
+    WatchedFiles files;
+    // The loader has read the page, looked at the file again, and waits for the space.
+    std::optional<Transaction> held = store.begin();
+    must(held->map(a, {VirtAddr(0x9000'0000), kPageSize}, protection::r));
+    std::atomic<bool> has_read = false, has_looked = false;
+    files.on_read = [&](std::uint64_t page) { has_read = page == 3; };
+    files.on_identity = [&] {
+        if (has_read) has_looked = true;
+    };
+    Result<void> loaded;
+    std::jthread loader([&] { loaded = a.fault(kPlace + 3 * kPageSize, protection::r); });
+    while (!has_looked) std::this_thread::yield();
+    {
+        std::ofstream rewritten(file, std::ios::binary | std::ios::trunc);
+        for (std::uint64_t page = 0; page < 4; ++page) rewritten << page_of("others'", page);
+    }
+    touch(file);
+    // Who accepts it has listed the pages when he reads the first of them.
+    bool is_first = true;
+    files.on_read = [&](std::uint64_t) {
+        if (!std::exchange(is_first, false)) return;
+        held->abort();
+        loader.join();
+    };
+    must(store.accept_file(file, FileContent::of_file));
+    EXPECT_EQ(read(a, 0, 10), "others' pa");
+    EXPECT_EQ(read(a, 3 * kPageSize, 10), "others' pa");
+    EXPECT_EQ(error_of(loaded).code, ErrorCode::lost);
+    must(a.fault(kPlace + 3 * kPageSize, protection::r));
+    expect_clean(store);
 }
 
 // The system's files, until the process is killed after so many steps.
