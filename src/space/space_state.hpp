@@ -63,6 +63,9 @@ class SpaceState {
     SpaceState& responsible_for(VirtAddr address) {
         return supervisor != nullptr && address.bits() >> 63 != 0 ? *supervisor : *this;
     }
+    const SpaceState& responsible_for(VirtAddr address) const {
+        return supervisor != nullptr && address.bits() >> 63 != 0 ? *supervisor : *this;
+    }
 
     std::atomic<std::uint64_t> root_bits = 0;
     // By every commit that takes away or changes a translation.

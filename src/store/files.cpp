@@ -183,8 +183,10 @@ Result<void> Space::sync(Range range) {
                           table::page_index(last, levels) + 1};
     std::vector<format::Annotation> found;
     {
-        const std::shared_lock lock(state_->names);
-        auto in = space::Annotations(*state_->store->pool, state_->annotations).in(pages);
+        // All of the range is in one half.
+        const detail::SpaceState& space = state_->responsible_for(range.start);
+        const std::shared_lock lock(space.names);
+        auto in = space::Annotations(*space.store->pool, space.annotations).in(pages);
         if (!in) return std::unexpected(in.error());
         found = std::move(*in);
     }

@@ -16,7 +16,9 @@ using format::Annotation;
 using format::Backing;
 using format::FileRecord;
 
-Result<std::optional<FilePage>> file_page_of(const SpaceState& space, VirtAddr address) {
+Result<std::optional<FilePage>> file_page_of(const SpaceState& of, VirtAddr address) {
+    // A space that shares a supervisor half has its files, too.
+    const SpaceState& space = of.responsible_for(address);
     const std::uint64_t page = table::page_index(address, space.levels);
     std::optional<Annotation> found;
     {

@@ -26,7 +26,8 @@ struct FilePage {
     memory::FileIdentity read_of = {};  // once its bytes were read: what the file was then
 };
 
-// Nothing if the address is in no range of a file. damaged: in one of a file that nobody knows.
+// Nothing if the address is in no range of a file; in a supervisor half, of one that the object
+// maps. damaged: in one of a file that nobody knows.
 Result<std::optional<FilePage>> file_page_of(const SpaceState& space, VirtAddr address);
 
 // A fault `file_backed` as who would load the page sees it: with its file out of reach, or the page

@@ -164,8 +164,7 @@ Result<void> Space::read(VirtAddr address, std::span<std::byte> destination) con
         }
         const std::size_t size =
             std::min<std::size_t>(destination.size(), kPageSize - address.page_offset());
-        if (auto done = detail::read_file_page(state_->responsible_for(address), *copied.fault,
-                                               destination.first(size));
+        if (auto done = detail::read_file_page(*state_, *copied.fault, destination.first(size));
             !done)
             return done;
         destination = destination.subspan(size);

@@ -133,6 +133,36 @@ TEST_F(FileSync, ForksAndSnapshotsGoOnSharing) {
     expect_clean(store);
 }
 
+// What a supervisor object maps, the spaces that share its half map.
+TEST_F(FileSync, AFileInASupervisorHalfIsAFileOfAllWhoShareIt) {
+    const std::string file = make("file", 3);
+    constexpr VirtAddr kHalf{0xffff'8000'0000'0000};
+    Store store = pool_.create();
+    Space kernel = value_of(store.create_space("kernel", {.is_supervisor = true}));
+    Space one = value_of(store.create_space("one", {.supervisor = "kernel"}));
+    must(kernel.map({kHalf, 3 * kPageSize}, protection::rw, mapping(file, true)));
+    std::string bytes(4, 'x');
+    const PeekPiece piece{kHalf + kPageSize, std::as_writable_bytes(std::span(bytes))};
+    EXPECT_FALSE(peek(one, {&piece, 1}).fault);
+    EXPECT_EQ(bytes, "file");
+    write(one, kHalf, "through one");
+    must(one.sync({kHalf, 3 * kPageSize}));
+    EXPECT_EQ(content(file).substr(0, 11), "through one");
+    fs::rename(file, file + ".away");
+    for (const Space& each : {kernel, one}) {
+        Space space = each;
+        EXPECT_EQ(fault_at(space, kHalf + 2 * kPageSize), FaultKind::file_missing);
+        EXPECT_EQ(peek(space, {&piece, 1}).fault->kind, FaultKind::file_missing);
+        std::byte byte{};
+        const Error error = error_of(space.read(kHalf + 2 * kPageSize, {&byte, 1}));
+        EXPECT_EQ(error.code, ErrorCode::lost);
+        EXPECT_THAT(error.message, HasSubstr(file));
+        EXPECT_EQ(error_of(space.sync({kHalf, kPageSize})).code, ErrorCode::lost);
+    }
+    fs::rename(file + ".away", file);
+    expect_clean(store);
+}
+
 TEST_F(FileSync, AFileThatIsNotWhatItWasIsAFaultAlsoForPagesInThePool) {
     for (const FaultKind kind : {FaultKind::file_missing, FaultKind::file_truncated,
                                  FaultKind::file_changed, FaultKind::file_replaced}) {
