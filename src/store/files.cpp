@@ -142,7 +142,9 @@ std::vector<LoadedPage> detail::loaded_pages(const StoreState& store, const Spac
         if (host != nullptr) loaded.push_back({visited.pages.begin, host});
     };
     const memory::ReaderSection section;
-    table::visit(store.memory, object.root(), pages, visitor);
+    // Somebody may have forgotten the file since the object was found.
+    const table::Root root = object.root();
+    if (!root.entry.is_empty()) table::visit(store.memory, root, pages, visitor);
     return loaded;
 }
 

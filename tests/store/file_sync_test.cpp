@@ -17,7 +17,10 @@
 #include <utility>
 
 #include "memory/backing_file.hpp"
+#include "store/mapped_files.hpp"
+#include "store/store_state.hpp"
 #include "support/files_fixture.hpp"
+#include "table/visit.hpp"
 
 namespace holdfast::test {
 namespace {
@@ -324,6 +327,22 @@ TEST_F(FileSync, ThreadsLoadTheSamePages) {
     must(store.sync_file(file));
     EXPECT_EQ(content(file), read(spaces[1], 0, kPages * kPageSize));
     expect_clean(store);
+}
+
+// As `files` finds an object, and has not counted its pages when the file is forgotten.
+TEST_F(FileSync, AnObjectThatIsForgottenHasNoPages) {
+    const std::string file = make("file", 2);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 2);
+    EXPECT_EQ(read(a, 0, 4), "file");
+    auto& state = store.state();
+    const auto object =
+        value_of(state.find_space(format::FileRecord::name_of(state.files.all().front()->owner())));
+    const table::PageRange all = table::all_pages(object->levels);
+    EXPECT_EQ(detail::loaded_pages(state, *object, all).size(), 1U);
+    must(store.remove_space("a"));
+    must(store.forget_file(file));
+    EXPECT_TRUE(detail::loaded_pages(state, *object, all).empty());
 }
 
 // --- a full disk, and death ---
