@@ -21,6 +21,10 @@
 // of the file system's clock (some milliseconds) as the last sync, or after one that a crash or an
 // error interrupted and before the next: then the time says nothing.
 //
+// A shared mapping with w needs a file that may be written, when it is made. Later nobody asks
+// before `sync` has something to write: neither when `protect` adds w, nor when the file's own
+// permissions change. What was written is then kept in the pool, and `sync` says permission_denied.
+//
 // The end. Bytes behind it, in the last page, read as zeros, may be written, and never reach the
 // file: its size does not change. An access to a page wholly behind it is a fault (`file_end`).
 //

@@ -17,6 +17,7 @@ std::unexpected<Error> failed(const std::string& path, const char* action, int e
     const ErrorCode code = error == ENOENT || error == ENOTDIR ? ErrorCode::not_found
                            : error == EACCES || error == EPERM || error == EROFS
                                ? ErrorCode::permission_denied
+                           : error == ETXTBSY                   ? ErrorCode::busy
                            : error == ENOSPC || error == EDQUOT ? ErrorCode::no_space
                                                                 : ErrorCode::io;
     const char* const advice =

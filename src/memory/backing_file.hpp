@@ -43,7 +43,8 @@ class FileSystem {
     virtual ~FileSystem() = default;
     // Absolute and without links. Errors: not_found, permission_denied, io.
     virtual Result<std::string> canonical(const std::string& path) = 0;
-    // Errors: not_found, permission_denied, invalid_argument (no regular file), io.
+    // Errors: not_found, permission_denied, busy (a program that runs, to be written),
+    // invalid_argument (no regular file), io.
     virtual Result<std::unique_ptr<BackingFile>> open(const std::string& path, bool to_write) = 0;
 };
 

@@ -93,14 +93,13 @@ void FileObject::set_known(KnownFile known) {
     is_well_.store(false, std::memory_order_release);
 }
 
-std::expected<FileObject::Open, FileTrouble> FileObject::open_as(KnownFile known,
-                                                                 bool to_write) const {
+std::expected<FileObject::Open, FileTrouble> FileObject::open_as(KnownFile known) const {
     const auto missing = [&](const Error& error) {
         return std::unexpected(
             FileTrouble{FaultKind::file_missing,
                         fmt::format("{}; bring the file back, or unmap the range", error.message)});
     };
-    auto file = memory::file_system().open(known.path, to_write);
+    auto file = memory::file_system().open(known.path, false);
     if (!file) return missing(file.error());
     const auto now = (*file)->identity();
     if (!now) return missing(now.error());
@@ -108,7 +107,7 @@ std::expected<FileObject::Open, FileTrouble> FileObject::open_as(KnownFile known
     return Open{std::move(*file), std::move(known), *now};
 }
 
-std::expected<FileObject::Open, FileTrouble> FileObject::open(bool to_write) const {
+std::expected<FileObject::Open, FileTrouble> FileObject::open() const {
     const std::scoped_lock lock(mutex_);
     const auto known = known_locked();
     if (!known)
@@ -117,7 +116,7 @@ std::expected<FileObject::Open, FileTrouble> FileObject::open(bool to_write) con
             fmt::format("{}: the record of a mapped file (frame {:#x}) fails its check; run "
                         "`verify`",
                         memory_.pool().path(), record_.value())});
-    auto opened = open_as(*known, to_write);
+    auto opened = open_as(*known);
     is_well_.store(opened.has_value(), std::memory_order_release);
     return opened;
 }

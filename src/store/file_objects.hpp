@@ -60,13 +60,13 @@ class FileObject {
     // After a commit that has changed the record.
     void set_known(KnownFile known);
 
-    // The file, if it is what the record says. Looks, whatever was found before.
+    // The file, to be read, if it is what the record says. Looks, whatever was found before.
     struct Open {
         std::unique_ptr<memory::BackingFile> file;
         KnownFile known;
         memory::FileIdentity now;
     };
-    std::expected<Open, FileTrouble> open(bool to_write = false) const;
+    std::expected<Open, FileTrouble> open() const;
     // Whether an open file still is.
     std::optional<FileTrouble> check_again(Open& open) const;
     // The same about a page that is in the pool, once for this opening.
@@ -79,7 +79,7 @@ class FileObject {
     std::mutex& syncing() const { return syncing_; }
 
   private:
-    std::expected<Open, FileTrouble> open_as(KnownFile known, bool to_write) const;
+    std::expected<Open, FileTrouble> open_as(KnownFile known) const;
     std::optional<KnownFile> known_locked() const;
 
     const memory::PhysicalMemory& memory_;

@@ -62,11 +62,26 @@ std::size_t bytes_in_file(std::uint64_t page, std::uint64_t size_bytes) {
     return begin >= size_bytes ? 0 : std::min<std::uint64_t>(kPageSize, size_bytes - begin);
 }
 
+// The same file, to be written.
+Result<std::unique_ptr<memory::BackingFile>> open_to_write(const FileObject::Open& open) {
+    auto file = memory::file_system().open(open.known.path, true);
+    if (!file) {
+        const bool is_gone = file.error().code == ErrorCode::not_found;
+        return fail(is_gone ? ErrorCode::lost : file.error().code,
+                    "cannot sync " + file.error().message + "; what the pool has stays there");
+    }
+    const auto now = (*file)->identity();
+    if (!now) return std::unexpected(now.error());
+    if (const auto trouble = difference(open.known, *now))
+        return fail(ErrorCode::lost, "cannot sync " + trouble->why);
+    return file;
+}
+
 Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pages) {
     const std::scoped_lock lock(file.syncing());
     const auto object = store.find_space(FileRecord::name_of(file.owner()));
     if (!object) return std::unexpected(object.error());
-    auto opened = file.open(true);
+    auto opened = file.open();
     if (!opened) return fail(ErrorCode::lost, "cannot sync " + opened.error().why);
     const std::uint64_t size_bytes = opened->known.identity.size_bytes;
     pages.end = std::min(pages.end, opened->known.pages());
@@ -86,6 +101,12 @@ Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pag
     if (changed.empty() && known.state == FileState::settled) {
         store.pool->drain();
         return {};
+    }
+    // To be written, and so possibly refused, only if there is something to write.
+    if (!changed.empty()) {
+        auto writable = open_to_write(*opened);
+        if (!writable) return std::unexpected(writable.error());
+        opened->file = std::move(*writable);
     }
     if (known.state != FileState::being_written) {
         known.state = FileState::being_written;

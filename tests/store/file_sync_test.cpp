@@ -99,6 +99,73 @@ TEST_F(FileSync, ASyncWithNothingToDoChangesNothing) {
               ErrorCode::invalid_argument);
 }
 
+// The system's files, which may not be written.
+class ReadOnlyFiles final : public memory::FileSystem {
+  public:
+    ReadOnlyFiles() { memory::replace_file_system(this); }
+    ~ReadOnlyFiles() override { memory::replace_file_system(nullptr); }
+    Result<std::string> canonical(const std::string& path) override {
+        return system_.canonical(path);
+    }
+    Result<std::unique_ptr<memory::BackingFile>> open(const std::string& path,
+                                                      bool to_write) override {
+        if (to_write) return fail(ErrorCode::permission_denied, path + ": cannot open the file");
+        return system_.open(path, to_write);
+    }
+
+  private:
+    memory::FileSystem& system_ = memory::file_system();
+};
+
+TEST_F(FileSync, AFileThatMayNotBeWrittenIsNotLost) {
+    const std::string file = make("file", 3);
+    Store store = pool_.create();
+    Space a = value_of(store.create_space("a"));
+    {
+        const ReadOnlyFiles files;
+        EXPECT_EQ(error_of(a.map({kPlace, kPageSize}, protection::rw, mapping(file, true))).code,
+                  ErrorCode::permission_denied);
+        must(a.map({kPlace, 3 * kPageSize}, protection::r, mapping(file, true)));
+        EXPECT_EQ(read(a, 0, 4), "file");
+        must(a.sync({kPlace, 3 * kPageSize}));
+        must(a.protect({kPlace, 3 * kPageSize}, protection::rw));
+        write(a, kPlace, "kept");
+        const Error error = error_of(a.sync({kPlace, 3 * kPageSize}));
+        EXPECT_EQ(error.code, ErrorCode::permission_denied) << error.message;
+        EXPECT_THAT(error.message, HasSubstr(file));
+        EXPECT_FALSE(value_of(store.files())[0].trouble);
+        EXPECT_FALSE(value_of(store.files())[0].is_syncing);
+        EXPECT_EQ(read(a, 0, 4), "kept");
+    }
+    must(a.sync({kPlace, 3 * kPageSize}));
+    EXPECT_EQ(content(file).substr(0, 4), "kept");
+    expect_clean(store);
+}
+
+// A program that runs may be read, and may not be written.
+TEST_F(FileSync, AProgramThatRunsIsBusy) {
+    const std::string file = path("program");
+    fs::copy_file("/bin/sleep", file);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 1);
+    EXPECT_EQ(read(a, 1, 3), "ELF");
+    const pid_t child = fork();
+    if (child == 0) {
+        execl(file.c_str(), file.c_str(), "60", nullptr);
+        _exit(1);
+    }
+    while (fs::read_symlink(fmt::format("/proc/{}/exe", child)) != file) std::this_thread::yield();
+    must(a.sync({kPlace, kPageSize}));
+    write(a, kPlace, "no magic");
+    // (Linux 6.11 lets anybody write to one.)
+    if (!memory::file_system().open(file, true))
+        EXPECT_EQ(error_of(a.sync({kPlace, kPageSize})).code, ErrorCode::busy);
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    must(a.sync({kPlace, kPageSize}));
+    EXPECT_EQ(content(file).substr(0, 8), "no magic");
+}
+
 TEST_F(FileSync, ForksAndSnapshotsGoOnSharing) {
     const std::string file = make("file", 3);
     Store store = pool_.create();
