@@ -184,8 +184,9 @@ class Space {
     // has to it, and returns when they are on the file's medium, and, as `persist` leaves them, on
     // the pool's. Other pages are passed over.
     // Errors: lost (the file is not what it was), permission_denied (the file may not be written,
-    // and would have to be), busy (it is a program that runs), no_space, io, invalid_argument (no
-    // range of the space). Nothing is lost by them: mend it and call it again.
+    // and would have to be), busy (it is a program that runs, or a transaction of this thread holds
+    // the file), no_space, io, invalid_argument (no range of the space). Nothing is lost by them:
+    // mend it and call it again.
     Result<void> sync(Range range);
 
     // Makes the access possible that has just failed, as a page fault handler does: a demand-zero

@@ -26,6 +26,11 @@ class WriterLock {
         holder_ = std::this_thread::get_id();
         return Outcome::locked;
     }
+    // Then this thread must not wait for anybody who may wait for the lock.
+    bool is_held_by_this_thread() const {
+        const std::scoped_lock guard(mutex_);
+        return held_ && holder_ == std::this_thread::get_id();
+    }
     void unlock() {
         {
             const std::scoped_lock guard(mutex_);
@@ -35,7 +40,7 @@ class WriterLock {
     }
 
   private:
-    std::mutex mutex_;
+    mutable std::mutex mutex_;
     std::condition_variable free_;
     bool held_ = false;
     std::thread::id holder_;

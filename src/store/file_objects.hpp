@@ -75,7 +75,8 @@ class FileObject {
     std::expected<void, FileTrouble> read_page(std::uint64_t page,
                                                std::span<std::byte> destination) const;
 
-    // Held by whoever writes pages to the file.
+    // Held by whoever writes pages to the file, or replaces them by the file's. Comes before the
+    // object's writer lock; who has that may try it, and not wait for it.
     std::mutex& syncing() const { return syncing_; }
 
   private:

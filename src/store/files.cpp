@@ -77,10 +77,23 @@ Result<std::unique_ptr<memory::BackingFile>> open_to_write(const FileObject::Ope
     return file;
 }
 
+// The file's object, for who is to hold its `syncing`, and waits for the object's writer lock while
+// he does. busy: this thread's own transaction has that already, which it cannot give up here.
+Result<std::shared_ptr<detail::SpaceState>> object_to_sync(StoreState& store,
+                                                           const FileObject& file) {
+    auto object = store.find_space(FileRecord::name_of(file.owner()));
+    if (!object || !(*object)->writer.is_held_by_this_thread()) return object;
+    const auto known = file.known();
+    return fail(ErrorCode::busy,
+                fmt::format("{} is held by another transaction of this thread; commit or abort "
+                            "that one first",
+                            known ? known->path : "the file"));
+}
+
 Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pages) {
-    const std::scoped_lock lock(file.syncing());
-    const auto object = store.find_space(FileRecord::name_of(file.owner()));
+    const auto object = object_to_sync(store, file);
     if (!object) return std::unexpected(object.error());
+    const std::scoped_lock lock(file.syncing());
     auto opened = file.open();
     if (!opened) return fail(ErrorCode::lost, "cannot sync " + opened.error().why);
     const std::uint64_t size_bytes = opened->known.identity.size_bytes;
@@ -271,9 +284,9 @@ Result<void> Store::sync_file(const std::string& path) {
 Result<void> Store::accept_file(const std::string& path, FileContent content) {
     const auto file = file_of(*state_, path);
     if (!file) return std::unexpected(file.error());
-    const std::scoped_lock lock((*file)->syncing());
-    const auto object = state_->find_space(FileRecord::name_of((*file)->owner()));
+    const auto object = object_to_sync(*state_, **file);
     if (!object) return std::unexpected(object.error());
+    const std::scoped_lock lock((*file)->syncing());
     auto known = (*file)->known();
     if (!known) return fail(ErrorCode::damaged, path + ": its record is damaged; run `verify`");
     auto opened = memory::file_system().open(known->path, false);
@@ -306,9 +319,14 @@ Result<void> Store::accept_file(const std::string& path, FileContent content) {
 Result<void> Store::forget_file(const std::string& path) {
     const auto file = file_of(*state_, path);
     if (!file) return std::unexpected(file.error());
-    const std::scoped_lock lock((*file)->syncing());
     TransactionState transaction(state_);
     if (auto done = transaction.remove_file((*file)->owner()); !done) return done;
+    // Who has it waits for what is held here.
+    const std::unique_lock syncing((*file)->syncing(), std::try_to_lock);
+    if (!syncing)
+        return fail(ErrorCode::busy,
+                    fmt::format("{}: {} is being synced or accepted; try again when that is done",
+                                state_->pool->path(), path));
     // Whoever maps it from now on waits for this transaction: for the file's object, or, to have it
     // by a fork, for the directory.
     const auto mapped = mapped_files(*state_);

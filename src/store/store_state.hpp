@@ -1,9 +1,9 @@
 // An open store: its rooms, put together in the order in which they are opened.
 //
-// Locks, in the order in which they are taken: the directory's writer lock and the spaces' writer
-// locks (by transactions, see TransactionState::join); the gate (table/change_gate.hpp); the commit
-// lock; the shared mutexes over the ordered maps; the allocator's; the commit charge's. Readers
-// take none of the first three.
+// Locks, in the order in which they are taken: a file's `syncing` (store/file_objects.hpp); the
+// directory's writer lock and the spaces' writer locks (by transactions, see
+// TransactionState::join); the gate (table/change_gate.hpp); the commit lock; the shared mutexes
+// over the ordered maps; the allocator's; the commit charge's. Readers take none of the first four.
 //
 // Who is inside the gate never waits for a writer lock: those are taken by the calls of a
 // transaction before they go in, and a transaction stays outside between its calls. So whoever

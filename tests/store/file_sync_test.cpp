@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <filesystem>
@@ -538,6 +539,82 @@ TEST_F(FileSync, APageThatIsLoadedBesideAnAcceptIsNotOfBefore) {
     EXPECT_EQ(read(a, 3 * kPageSize, 10), "others' pa");
     EXPECT_EQ(error_of(loaded).code, ErrorCode::lost);
     must(a.fault(kPlace + 3 * kPageSize, protection::r));
+    expect_clean(store);
+}
+
+// Who maps a file in a transaction holds it: a sync by another thread waits for that, and a sync by
+// this one must not wait for the other.
+TEST_F(FileSync, ATransactionIsNotWaitedForByItsOwnThread) {
+    const std::string file = make("file", 3);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 3);
+    write(a, kPlace, "changed");
+    WatchedFiles files;
+    std::optional<Transaction> held = store.begin();
+    must(held->map(a, {VirtAddr(0x9000'0000), kPageSize}, protection::rw, mapping(file, true)));
+    std::atomic<bool> has_read = false;
+    files.on_read = [&](std::uint64_t) { has_read = true; };
+    Result<void> synced;
+    std::jthread syncer([&] { synced = store.sync_file(file); });
+    while (!has_read) std::this_thread::yield();
+    // The other has the file, and waits for its object.
+    for (const Error& error :
+         {error_of(a.sync({kPlace, kPageSize})), error_of(store.sync_file(file)),
+          error_of(store.accept_file(file, FileContent::of_file)),
+          error_of(store.forget_file(file))}) {
+        EXPECT_EQ(error.code, ErrorCode::busy);
+        EXPECT_THAT(error.message, HasSubstr("transaction"));
+    }
+    must(held->commit());
+    syncer.join();
+    must(synced);
+    EXPECT_EQ(content(file).substr(0, 7), "changed");
+    expect_clean(store);
+}
+
+// Who forgets a file waits for the directory, and must not have what the directory's holder may
+// wait for.
+TEST_F(FileSync, ForgettingAFileDoesNotHoldItWhileItWaits) {
+    const std::string file = make("file", 2);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 2);
+    write(a, kPlace, "text");
+    must(a.unmap({kPlace, 2 * kPageSize}));
+    std::optional<Transaction> held = store.begin();
+    value_of(held->create_space("b"));
+    Result<void> forgotten;
+    std::jthread forgetter([&] { forgotten = store.forget_file(file); });
+    const auto object = store.state().files.all().front();
+    // As long as it may take it to go wrong.
+    bool is_free = true;
+    for (int tries = 0; tries < 200 && is_free; ++tries) {
+        is_free = object->syncing().try_lock();
+        if (is_free) object->syncing().unlock();
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_TRUE(is_free);
+    if (is_free) must(store.sync_file(file));
+    held.reset();
+    forgetter.join();
+    must(forgotten);
+    EXPECT_TRUE(value_of(store.files()).empty());
+}
+
+// And a sync under way is not waited for: it may wait for what forgetting holds.
+TEST_F(FileSync, AFileThatIsBeingSyncedIsNotForgotten) {
+    const std::string file = make("file", 2);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 2);
+    write(a, kPlace, "text");
+    must(store.remove_space("a"));
+    WatchedFiles files;
+    Error error{};
+    files.on_sync = [&] { error = error_of(store.forget_file(file)); };
+    must(store.sync_file(file));
+    EXPECT_EQ(error.code, ErrorCode::busy);
+    EXPECT_THAT(error.message, HasSubstr("synced"));
+    must(store.forget_file(file));
+    EXPECT_EQ(content(file).substr(0, 4), "text");
     expect_clean(store);
 }
 
