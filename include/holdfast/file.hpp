@@ -17,9 +17,9 @@
 // opening of the store, before the first byte of a shared page that is in the pool already. If
 // something differs, the access is a fault (FaultKind::file_missing, file_replaced, file_truncated,
 // file_changed) and never garbage; private pages that were loaded before stay. `Store::accept_file`
-// goes on with the file as it is, on purpose. Not noticed is who writes to it within the same tick
-// of the file system's clock (some milliseconds) as the last sync, or after one that a crash or an
-// error interrupted and before the next: then the time says nothing.
+// goes on with the file as it is, on purpose. Not noticed is who writes to it while a sync does,
+// within the same tick of the file system's clock (some milliseconds) as the last sync, or after
+// one that a crash or an error interrupted and before the next: then the time says nothing.
 //
 // A shared mapping with w needs a file that may be written, when it is made. Later nobody asks
 // before `sync` has something to write: neither when `protect` adds w, nor when the file's own

@@ -187,8 +187,10 @@ class Store {
     // Goes on with the file as it is, whatever it was: the one that the path leads to now. With its
     // content, the pages in the pool are read again; pages behind its end are zeros, and faults
     // from the next opening on. A crash in the middle leaves a file that is a fault until the call
-    // is repeated. Errors: not_found, permission_denied, busy (others are writing to it, or a
-    // transaction of this thread holds the file), io.
+    // is repeated; so does an error, but for pages of the pool that were accessed in this opening,
+    // of which some are the file's then and some are not. Errors: not_found, permission_denied,
+    // busy (others are writing to it, or a transaction of this thread holds the file), io, lost
+    // (`of_pool`, after a call with the file's content that did not end: the pool has a mixture).
     Result<void> accept_file(const std::string& path, FileContent content);
     // Forgets a file that nobody maps any more, with its pages in the pool: what was not synced is
     // lost. Errors: not_found, busy (it is mapped, or is being synced).

@@ -279,8 +279,10 @@ Result<void> Store::sync_file(const std::string& path) {
     return sync_pages(*state_, **file, {0, ~std::uint64_t{0}});
 }
 
-// With the file's content, a crash in the middle leaves a record that says so: until the call is
-// repeated, each access is a fault, and nobody sees pages of before beside pages of after.
+// With the file's content, whatever ends it in the middle leaves a record that says so. After a
+// crash each access is then a fault until the call is repeated, and nobody sees pages of before
+// beside pages of after. After an error only pages that are not in the pool are: tables that were
+// validated in this opening are not asked again, and go on to show what the pool has.
 Result<void> Store::accept_file(const std::string& path, FileContent content) {
     const auto file = file_of(*state_, path);
     if (!file) return std::unexpected(file.error());
@@ -289,6 +291,12 @@ Result<void> Store::accept_file(const std::string& path, FileContent content) {
     const std::scoped_lock lock((*file)->syncing());
     auto known = (*file)->known();
     if (!known) return fail(ErrorCode::damaged, path + ": its record is damaged; run `verify`");
+    if (content == FileContent::of_pool && known->state == FileState::being_replaced)
+        return fail(ErrorCode::lost,
+                    fmt::format("{}: the pool's pages were being replaced by the file's, and that "
+                                "was interrupted: some are of either; accept what the file has, by "
+                                "`file accept` without --keep-pool",
+                                path));
     auto opened = memory::file_system().open(known->path, false);
     if (!opened) return std::unexpected(opened.error());
     const auto now = (*opened)->identity();

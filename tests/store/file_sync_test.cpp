@@ -29,6 +29,57 @@ namespace {
 using namespace holdfast::literals;
 using testing::HasSubstr;
 
+// The system's files, and a test is told what is done to them: afterwards.
+class WatchedFiles final : public memory::FileSystem {
+  public:
+    WatchedFiles() { memory::replace_file_system(this); }
+    ~WatchedFiles() override { memory::replace_file_system(nullptr); }
+    Result<std::string> canonical(const std::string& path) override {
+        return system_.canonical(path);
+    }
+    Result<std::unique_ptr<memory::BackingFile>> open(const std::string& path,
+                                                      bool to_write) override {
+        auto file = system_.open(path, to_write);
+        if (to_write) ++opened_to_write;
+        if (!file) return file;
+        return std::make_unique<File>(*this, std::move(*file));
+    }
+
+    std::function<void()> on_identity, on_sync;
+    std::function<void(std::uint64_t page)> on_read;
+    std::atomic<unsigned> opened_to_write = 0, syncs = 0;
+
+  private:
+    class File final : public memory::BackingFile {
+      public:
+        File(WatchedFiles& files, std::unique_ptr<memory::BackingFile> file)
+            : files_(files), file_(std::move(file)) {}
+        Result<memory::FileIdentity> identity() override {
+            auto found = file_->identity();
+            if (files_.on_identity) files_.on_identity();
+            return found;
+        }
+        Result<void> read(std::uint64_t offset, std::span<std::byte> to) override {
+            auto done = file_->read(offset, to);
+            if (files_.on_read) files_.on_read(offset >> kPageShift);
+            return done;
+        }
+        Result<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
+            return file_->write(offset, from);
+        }
+        Result<void> sync() override {
+            ++files_.syncs;
+            if (files_.on_sync) files_.on_sync();
+            return file_->sync();
+        }
+
+      private:
+        WatchedFiles& files_;
+        std::unique_ptr<memory::BackingFile> file_;
+    };
+    memory::FileSystem& system_ = memory::file_system();
+};
+
 class FileSync : public MappedFiles {
   protected:
     // A space that maps all of the file, shared.
@@ -319,6 +370,39 @@ TEST_F(FileSync, GoingOnWithAChangedFile) {
     }
 }
 
+// Others write to the file meanwhile: what the pool has is of two times, and not to be kept.
+TEST_F(FileSync, AnInterruptedAcceptIsNotEndedByKeepingThePool) {
+    const std::string file = make("file", 3);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 3);
+    write(a, kPlace, "pool 0");
+    write(a, kPlace + kPageSize, "pool 1");
+    write(a, kPlace + 2 * kPageSize, "pool 2");
+    const auto owner = store.state().files.all().front()->owner();
+    {
+        std::ofstream rewritten(file, std::ios::binary | std::ios::trunc);
+        for (std::uint64_t page = 0; page < 3; ++page) rewritten << page_of("others'", page);
+    }
+    touch(file);
+    {
+        WatchedFiles files;
+        bool is_rewritten = false;
+        files.on_read = [&](std::uint64_t) {
+            if (!std::exchange(is_rewritten, true)) fs::resize_file(file, 2 * kPageSize);
+        };
+        EXPECT_EQ(error_of(store.accept_file(file, FileContent::of_file)).code, ErrorCode::busy);
+    }
+    EXPECT_EQ(store.state().files.find(owner)->known()->state, format::FileState::being_replaced);
+    const Error refused = error_of(store.accept_file(file, FileContent::of_pool));
+    EXPECT_EQ(refused.code, ErrorCode::lost);
+    EXPECT_THAT(refused.message, HasSubstr("file accept"));
+    EXPECT_EQ(error_of(a.sync({kPlace, 3 * kPageSize})).code, ErrorCode::lost);
+    must(store.accept_file(file, FileContent::of_file));
+    EXPECT_EQ(read(a, 0, 10), "others' pa");
+    must(a.sync({kPlace, 3 * kPageSize}));
+    EXPECT_EQ(content(file).substr(kPageSize, 10), "others' pa");
+}
+
 TEST_F(FileSync, AFileIsForgottenWhenNobodyMapsIt) {
     const std::string file = make("file", 3);
     Store store = pool_.create();
@@ -451,57 +535,6 @@ TEST_F(FileSync, AFullDiskLosesNothing) {
 }
 
 // --- beside other calls ---
-
-// The system's files, and a test is told what is done to them: afterwards.
-class WatchedFiles final : public memory::FileSystem {
-  public:
-    WatchedFiles() { memory::replace_file_system(this); }
-    ~WatchedFiles() override { memory::replace_file_system(nullptr); }
-    Result<std::string> canonical(const std::string& path) override {
-        return system_.canonical(path);
-    }
-    Result<std::unique_ptr<memory::BackingFile>> open(const std::string& path,
-                                                      bool to_write) override {
-        auto file = system_.open(path, to_write);
-        if (to_write) ++opened_to_write;
-        if (!file) return file;
-        return std::make_unique<File>(*this, std::move(*file));
-    }
-
-    std::function<void()> on_identity, on_sync;
-    std::function<void(std::uint64_t page)> on_read;
-    std::atomic<unsigned> opened_to_write = 0, syncs = 0;
-
-  private:
-    class File final : public memory::BackingFile {
-      public:
-        File(WatchedFiles& files, std::unique_ptr<memory::BackingFile> file)
-            : files_(files), file_(std::move(file)) {}
-        Result<memory::FileIdentity> identity() override {
-            auto found = file_->identity();
-            if (files_.on_identity) files_.on_identity();
-            return found;
-        }
-        Result<void> read(std::uint64_t offset, std::span<std::byte> to) override {
-            auto done = file_->read(offset, to);
-            if (files_.on_read) files_.on_read(offset >> kPageShift);
-            return done;
-        }
-        Result<void> write(std::uint64_t offset, std::span<const std::byte> from) override {
-            return file_->write(offset, from);
-        }
-        Result<void> sync() override {
-            ++files_.syncs;
-            if (files_.on_sync) files_.on_sync();
-            return file_->sync();
-        }
-
-      private:
-        WatchedFiles& files_;
-        std::unique_ptr<memory::BackingFile> file_;
-    };
-    memory::FileSystem& system_ = memory::file_system();
-};
 
 // A page that was read before the file was accepted comes into the pool while its others are
 // replaced: it must not stay, as one of before beside those of after.
