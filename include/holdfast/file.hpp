@@ -44,7 +44,7 @@ namespace holdfast {
 // For MapOptions::file.
 struct FileMapping {
     std::string path;
-    std::uint64_t offset = 0;  // of the range's first byte; a multiple of 4096
+    std::uint64_t offset = 0;  // of the range's first byte; a multiple of 4096, below 256 TiB
     bool shared = false;
 };
 

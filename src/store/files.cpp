@@ -97,7 +97,8 @@ Result<void> sync_pages(StoreState& store, const FileObject& file, PageRange pag
     auto opened = file.open();
     if (!opened) return fail(ErrorCode::lost, "cannot sync " + opened.error().why);
     const std::uint64_t size_bytes = opened->known.identity.size_bytes;
-    pages.end = std::min(pages.end, opened->known.pages());
+    pages.end =
+        std::min({pages.end, opened->known.pages(), table::all_pages((*object)->levels).end});
     std::vector<LoadedPage> changed;
     if (pages.begin < pages.end) changed = loaded_pages(store, **object, pages);
     PageBytes bytes{};

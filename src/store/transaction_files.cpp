@@ -24,7 +24,7 @@ using table::TableEditor;
 
 namespace {
 
-// Of a file object: pages of 256 TiB, more than file systems have in a file.
+// Of a file object: the first 256 TiB of a file, of which more can only be sparse.
 constexpr Levels kFileLevels = Levels::four;
 
 // What the mapping is of, and that it can be.
@@ -37,7 +37,7 @@ Result<KnownFile> look_at(const FileMapping& mapping, Range range, Protection pr
     if (mapping.offset % kPageSize != 0) return refuse("the offset must be a multiple of 4096");
     const std::uint64_t limit = table::all_pages(kFileLevels).end << kPageShift;
     if (mapping.offset >= limit || range.size_bytes > limit - mapping.offset)
-        return refuse("a file has no bytes there");
+        return refuse("that is not within its first 256 TiB");
     auto path = memory::file_system().canonical(mapping.path);
     if (!path) return std::unexpected(path.error());
     if (path->size() > format::kFilePathMax)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -216,6 +217,30 @@ TEST_F(FileSync, AProgramThatRunsIsBusy) {
     waitpid(child, nullptr, 0);
     must(a.sync({kPlace, kPageSize}));
     EXPECT_EQ(content(file).substr(0, 8), "no magic");
+}
+
+// What lies behind the pages that an object has room for is not the first of them again.
+TEST_F(FileSync, AFileMayBeLargerThanWhatCanBeMapped) {
+    const std::string file = make("file", 1);
+    const std::uint64_t limit = std::uint64_t{1} << 48;
+    if (truncate(file.c_str(), static_cast<off_t>(limit + kPageSize)) != 0)
+        GTEST_SKIP() << "no file may be that large here: " << std::strerror(errno);
+    Store store = pool_.create();
+    Space a = map_shared(store, "a", file, 2);
+    write(a, kPlace, "first");
+    must(store.sync_file(file));
+    std::ifstream stream(file, std::ios::binary);
+    std::string bytes(5, 'x');
+    stream.read(bytes.data(), 5);
+    EXPECT_EQ(bytes, "first");
+    stream.seekg(static_cast<std::streamoff>(limit));
+    stream.read(bytes.data(), 5);
+    EXPECT_EQ(bytes, std::string(5, '\0'));
+    EXPECT_EQ(error_of(a.map({VirtAddr(0x9000'0000), kPageSize}, protection::rw,
+                             mapping(file, true, limit)))
+                  .code,
+              ErrorCode::invalid_argument);
+    expect_clean(store);
 }
 
 TEST_F(FileSync, ForksAndSnapshotsGoOnSharing) {
