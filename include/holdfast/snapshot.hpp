@@ -41,7 +41,9 @@ struct Difference {
         only_in_first,
         only_in_second,
         protection,  // and perhaps content
-        content,     // bytes of both could be read, and differ; or of one of them cannot be read
+        // Bytes of both could be read, and differ; or of one of them cannot be read, as those of a
+        // page of a file that only one has loaded, or that is of another file's or place's.
+        content,
     };
     Kind kind{};
     Range range;

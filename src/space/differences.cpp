@@ -2,10 +2,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
+#include <shared_mutex>
 
 #include "memory/reader_section.hpp"
+#include "space/annotations.hpp"
 #include "table/visit.hpp"
 
 namespace holdfast::space {
@@ -16,10 +20,55 @@ using table::TablePosition;
 
 namespace {
 
+// What a space has in files, in ascending order: the entries of pages that are not loaded say
+// nothing about it.
+class FileRanges {
+  public:
+    static Result<FileRanges> of(const memory::PhysicalMemory& memory,
+                                 const detail::SpaceState& space) {
+        FileRanges ranges;
+        for (const detail::SpaceState* each :
+             {&space, static_cast<const detail::SpaceState*>(space.supervisor.get())}) {
+            if (each == nullptr) continue;
+            const std::shared_lock lock(each->names);
+            auto all =
+                Annotations(memory.pool(), each->annotations).in(table::all_pages(each->levels));
+            if (!all) return std::unexpected(all.error());
+            std::erase_if(*all, [](const format::Annotation& annotation) {
+                return annotation.backing == format::Backing::none;
+            });
+            // Of the space the lower half, of the object the upper one.
+            std::ranges::move(*all, std::back_inserter(ranges.all_));
+        }
+        return ranges;
+    }
+
+    struct Place {
+        std::uint64_t file = 0;  // 0: in none
+        std::uint64_t page = 0;  // in the file
+        std::uint64_t end = 0;   // so far it goes on
+    };
+    Place at(std::uint64_t page) const {
+        const auto next = std::ranges::upper_bound(all_, page, {}, &format::Annotation::first_page);
+        if (next != all_.begin() && std::prev(next)->end_page() > page) {
+            const format::Annotation& range = *std::prev(next);
+            return {range.file, range.file_page(page), range.end_page()};
+        }
+        return {.end = next != all_.end() ? next->first_page : ~std::uint64_t{0}};
+    }
+
+  private:
+    std::vector<format::Annotation> all_;
+};
+
 class Comparison {
   public:
-    Comparison(const memory::PhysicalMemory& memory, Levels levels)
-        : memory_(memory), levels_(levels) {}
+    Comparison(const memory::PhysicalMemory& memory, Levels levels, FileRanges first,
+               FileRanges second)
+        : memory_(memory),
+          levels_(levels),
+          first_files_(std::move(first)),
+          second_files_(std::move(second)) {}
 
     std::vector<Difference> run(const table::Root& first, const table::Root& second) {
         compare_tables(table_of(first), table_of(second));
@@ -81,14 +130,31 @@ class Comparison {
         const std::uint64_t index = first.is_table ? first.position.index : second.position.index;
         for (unsigned slot = 0; slot < format::kEntriesPerTable; ++slot) {
             const Side a = part_of(first, slot), b = part_of(second, slot);
-            if (is_same(a, b)) continue;
-            if (a.is_table || b.is_table) {
-                compare_tables(a, b);
-                continue;
-            }
             const std::uint64_t pages = table::entry_pages(level);
             const std::uint64_t begin = (index * format::kEntriesPerTable + slot) * pages;
-            compare_pages({begin, begin + pages}, a, b);
+            if (is_same(a, b)) {
+                if (is_unloaded(a)) compare_files({begin, begin + pages});
+            } else if (a.is_table || b.is_table) {
+                compare_tables(a, b);
+            } else {
+                compare_pages({begin, begin + pages}, a, b);
+            }
+        }
+    }
+
+    static bool is_unloaded(const Side& side) {
+        return !side.is_table && !side.entry.is_empty() && !side.entry.has_frame() &&
+               side.entry.absent_kind() == format::AbsentKind::file_backed;
+    }
+    // Pages that neither has loaded: of the same place in the same file they are the same, whoever
+    // shares them.
+    void compare_files(PageRange pages) {
+        for (std::uint64_t page = pages.begin; page < pages.end;) {
+            const FileRanges::Place a = first_files_.at(page), b = second_files_.at(page);
+            const std::uint64_t end = std::min({pages.end, a.end, b.end});
+            if (a.file == 0 || a.file != b.file || a.page != b.page)
+                add(Difference::Kind::content, {page, end});
+            page = end;
         }
     }
 
@@ -140,6 +206,7 @@ class Comparison {
 
     const memory::PhysicalMemory& memory_;
     const Levels levels_;
+    const FileRanges first_files_, second_files_;
     std::vector<Difference> found_;
 };
 
@@ -154,12 +221,17 @@ Result<std::vector<Difference>> differences(const memory::PhysicalMemory& memory
                                 "addresses in common",
                                 first.name(), static_cast<int>(first.levels), second.name(),
                                 static_cast<int>(second.levels)));
+    auto first_files = FileRanges::of(memory, first);
+    if (!first_files) return std::unexpected(first_files.error());
+    auto second_files = FileRanges::of(memory, second);
+    if (!second_files) return std::unexpected(second_files.error());
     const memory::ReaderSection section;
     const table::Root a = first.root(), b = second.root();
     for (const auto& [root, space] : {std::pair{a, &first}, {b, &second}})
         if (root.entry.is_empty())
             return fail(ErrorCode::stale, fmt::format("space \"{}\" was removed", space->name()));
-    return Comparison(memory, first.levels).run(a, b);
+    return Comparison(memory, first.levels, std::move(*first_files), std::move(*second_files))
+        .run(a, b);
 }
 
 }  // namespace holdfast::space

@@ -8,6 +8,9 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "support/files_fixture.hpp"
 
@@ -155,6 +158,55 @@ TEST_F(MappedFiles, AFileThatNobodyMapsAnyMoreMayBeAnotherOneNextTime) {
     EXPECT_EQ(bytes_at(other, kPlace.bits() + 2 * kPageSize, kPageSize), page_of("new", 2));
     EXPECT_EQ(value_of(store.files()).size(), 1U);
     expect_clean(store);
+}
+
+// What is not loaded differs if it is of another file, or of another place in it.
+TEST_F(MappedFiles, DifferencesSeeWhichFileItIs) {
+    const std::string file = make("file", 4), other = make("other", 4);
+    Store store = pool_.create();
+    Space a = value_of(store.create_space("a")), b = value_of(store.create_space("b"));
+    const auto in_both = [&](std::uint64_t page, std::uint64_t pages, const MapOptions& of_a,
+                             const MapOptions& of_b) {
+        const Range range{kPlace + page * kPageSize, pages * kPageSize};
+        must(a.map(range, protection::rw, of_a));
+        must(b.map(range, protection::rw, of_b));
+    };
+    in_both(0, 3, mapping(file), mapping(file, true));
+    in_both(10, 3, mapping(file), mapping(other));
+    in_both(20, 2, mapping(file), mapping(file, false, kPageSize));
+    // The same in one piece and in two, of which the second is another file's.
+    must(a.map({kPlace + 30 * kPageSize, 4 * kPageSize}, protection::rw, mapping(file)));
+    must(b.map({kPlace + 30 * kPageSize, 2 * kPageSize}, protection::rw, mapping(file)));
+    must(b.map({kPlace + 32 * kPageSize, 2 * kPageSize}, protection::rw, mapping(other)));
+    const auto content = [](std::uint64_t page, std::uint64_t pages) {
+        return Difference{Difference::Kind::content,
+                          {kPlace + page * kPageSize, pages * kPageSize}};
+    };
+    EXPECT_THAT(value_of(differences(a, b)),
+                testing::ElementsAre(content(10, 3), content(20, 2), content(32, 2)));
+    EXPECT_THAT(value_of(differences(a, a)), testing::IsEmpty());
+    EXPECT_THAT(value_of(differences(a, value_of(store.fork_space("a", "c")))), testing::IsEmpty());
+}
+
+// Also in tables, and in a supervisor half.
+TEST_F(MappedFiles, DifferencesOfLongRangesOfFiles) {
+    const std::string file = make("file", 1), other = make("other", 1);
+    for (const std::string& each : {file, other}) fs::resize_file(each, 8_MiB);
+    Store store = pool_.create();
+    constexpr VirtAddr kHalf{0xffff'8000'0000'0000};
+    std::vector<Space> spaces;
+    for (const auto& [name, kernel, in_half] :
+         {std::tuple{"a", "k", file}, std::tuple{"b", "l", other}}) {
+        Space object = value_of(store.create_space(kernel, {.is_supervisor = true}));
+        must(object.map({kHalf, 2_MiB}, protection::rw, mapping(in_half)));
+        spaces.push_back(value_of(store.create_space(name, {.supervisor = kernel})));
+        must(spaces.back().map({kPlace, 4_MiB}, protection::rw, mapping(file)));
+        must(spaces.back().map({kPlace + 8_MiB, 4_MiB}, protection::rw, mapping(in_half)));
+    }
+    const auto expected =
+        testing::ElementsAre(Difference{Difference::Kind::content, {kPlace + 8_MiB, 4_MiB}},
+                             Difference{Difference::Kind::content, {kHalf, 2_MiB}});
+    EXPECT_THAT(value_of(differences(spaces[0], spaces[1])), expected);
 }
 
 TEST_F(MappedFiles, WhatCannotBeMapped) {
