@@ -260,11 +260,7 @@ std::optional<ErrorCode> Model::write(const std::string& name, VirtAddr address,
     const auto page = space.pages.find(address.bits() >> 12);
     if (page == space.pages.end()) return ErrorCode::not_mapped;
     if (page->second.guard) return ErrorCode::permission_denied;
-    if (!page->second.protection.writable()) {
-        return page->second.frame == 0 && page->second.file.name.empty()
-                   ? ErrorCode::not_mapped
-                   : ErrorCode::permission_denied;
-    }
+    if (!page->second.protection.writable()) return ErrorCode::permission_denied;
     if (space.is_snapshot) return ErrorCode::permission_denied;
     if (const auto error = load(object != nullptr ? *object : name, address)) return error;
     const std::uint64_t frame = page->second.frame;

@@ -64,7 +64,9 @@ Result<void> resolve(const std::shared_ptr<detail::SpaceState>& of, const Fault&
                swapped = fault.kind == FaultKind::swapped,
                file_backed = fault.kind == FaultKind::file_backed,
                stack_room = fault.kind == FaultKind::stack_room;
-    if (file_backed && !fault.protection.permits(access)) {
+    // Whatever the page is now, in memory or not: it would be no other answer if it had a frame.
+    if ((file_backed || swapped || demand_zero || stack_room) &&
+        !fault.protection.permits(access)) {
         Fault refused = fault;
         refused.kind = FaultKind::protection;
         return std::unexpected(error_of(refused, action, *space));

@@ -165,6 +165,27 @@ TEST_F(Reclaim, WhatWasAccessedIsPassedOnce) {
     for (std::uint64_t at = 1; at < 32; ++at) EXPECT_TRUE(space.translate(page(at))) << at;
 }
 
+// Whether it has its frame, is swapped, or was of zeros and lost its frame for nothing.
+TEST_F(Reclaim, WhoMayNotWriteIsToldSoWhereverThePageIs) {
+    add_swap();
+    must(space.map({kStart, 4 * kPageSize}, protection::rw));
+    put(space, page(1), 7);
+    must(space.protect({kStart, 4 * kPageSize}, protection::r));
+    const auto refused = [&](std::uint64_t at) {
+        const std::uint64_t word = 8;
+        const auto written = space.write(page(at), std::as_bytes(std::span(&word, 1)));
+        const auto faulted = space.fault(page(at), protection::w);
+        ASSERT_TRUE(!written && !faulted);
+        EXPECT_EQ(faulted.error().code, ErrorCode::permission_denied);
+        EXPECT_EQ(written.error().code, ErrorCode::permission_denied) << written.error().message;
+    };
+    for (const std::uint64_t at : {1, 2}) refused(at);
+    EXPECT_EQ(value_of(space.evict(4 * kPageSize)), 4 * kPageSize);
+    EXPECT_EQ(fault_at(space, page(1)), FaultKind::swapped);
+    EXPECT_EQ(fault_at(space, page(2)), FaultKind::demand_zero);
+    for (const std::uint64_t at : {1, 2}) refused(at);
+}
+
 TEST_F(Reclaim, PagesThatOthersReachStay) {
     add_swap();
     must(space.map({kStart, 16 * kPageSize}, protection::rw));

@@ -158,7 +158,7 @@ TEST_F(Stack, OfAForkIsItsOwn) {
 
 TEST_F(Stack, ProtectAndUnmapHoldForItsRoom) {
     must(space.protect({page(1000), 200 * kPageSize}, protection::r));
-    EXPECT_EQ(write(1100).error().code, ErrorCode::not_mapped);
+    EXPECT_EQ(write(1100).error().code, ErrorCode::permission_denied);
     std::array<std::byte, 1> byte{};
     must(space.read(page(1100), byte));
     EXPECT_EQ(bottom(), 1200u) << "what grew has two protections";
