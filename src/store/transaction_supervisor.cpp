@@ -9,6 +9,8 @@
 // metadata.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "store/transaction_state.hpp"
 
 namespace holdfast::detail {
@@ -108,16 +110,23 @@ Result<void> TransactionState::link_half(table::TakenFrame root, SpaceRecord& re
 
 Result<void> TransactionState::check_unshared(const SpaceState& supervisor) {
     std::string sharing;
+    // By this very transaction: it shares nothing any more when that commits.
+    const auto is_removed = [&](format::OwnerId owner) {
+        return std::any_of(joined_.begin(), joined_.end(), [&](const Joined& joined) {
+            return joined.removed && joined.space->owner == owner;
+        });
+    };
     {
         const std::shared_lock lock(store_->directory_map);
         store_->visit_records([&](std::string_view name, const SpaceRecord* record) {
             if (record != nullptr && record->kind != format::SpaceKind::supervisor &&
-                record->supervisor_owner == supervisor.owner && sharing.empty())
+                record->supervisor_owner == supervisor.owner && sharing.empty() &&
+                !is_removed(record->owner))
                 sharing = name;
         });
     }
     for (const Joined& joined : joined_)
-        if (joined.created && joined.space->shares_upper_half() &&
+        if (joined.created && !joined.removed && joined.space->shares_upper_half() &&
             joined.space->upper_owner == supervisor.owner)
             sharing = joined.space->name();
     if (sharing.empty()) return {};

@@ -316,6 +316,30 @@ TEST_F(Supervisor, ATlbForgetsWhatTheObjectChanges) {
     }
 }
 
+TEST_F(Supervisor, TheLastSpaceAndTheObjectAreRemovedByOneTransaction) {
+    const std::uint64_t free_before = store.verify().frames_free;
+    value_of(store.create_space("object", {.is_supervisor = true}));
+    value_of(store.create_space("first", {.supervisor = "object"}));
+    value_of(store.create_space("second", {.supervisor = "object"}));
+    {
+        Transaction transaction = store.begin();
+        must(transaction.remove_space("first"));
+        must(transaction.rename_space("second", "third"));
+        const auto refused = transaction.remove_space("object");
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, ErrorCode::busy);
+        EXPECT_EQ(refused.error().message.find("first"), std::string::npos);
+    }
+    Transaction transaction = store.begin();
+    must(transaction.remove_space("first"));
+    must(transaction.remove_space("second"));
+    must(transaction.remove_space("object"));
+    must(transaction.commit());
+    value_of(store.release_limbo());
+    expect_clean(store);
+    EXPECT_EQ(store.verify().frames_free, free_before);
+}
+
 TEST_F(Supervisor, ReadersOfManySpacesSeeEachPageOldOrNew) {
     std::vector<Space> spaces;
     for (int i = 0; i < 2; ++i)
