@@ -227,16 +227,24 @@ Result<void> Space::sync(Range range) {
         if (!in) return std::unexpected(in.error());
         found = std::move(*in);
     }
-    for (const format::Annotation& each : found) {
-        if (each.backing != format::Backing::shared_file) continue;
-        const auto file = state_->store->files.find(each.file);
+    for (std::size_t i = 0; i < found.size();) {
+        const format::Annotation& first = found[i];
+        std::uint64_t end = first.end_page();
+        // Neighbours that go on in the file, too, are one range of it: the file is synced once.
+        for (++i;
+             i < found.size() && found[i].backing == first.backing && found[i].file == first.file &&
+             found[i].first_page == end && found[i].file_page(end) == first.file_page(end);
+             ++i)
+            end = found[i].end_page();
+        if (first.backing != format::Backing::shared_file) continue;
+        const auto file = state_->store->files.find(first.file);
         if (!file)
             return fail(ErrorCode::damaged,
                         fmt::format("{}: a file that is mapped in space \"{}\" has lost its "
                                     "record; run `verify`",
                                     state_->store->pool->path(), name()));
-        const PageRange part{each.file_page(std::max(pages.begin, each.first_page)),
-                             each.file_page(std::min(pages.end, each.end_page()) - 1) + 1};
+        const PageRange part{first.file_page(std::max(pages.begin, first.first_page)),
+                             first.file_page(std::min(pages.end, end) - 1) + 1};
         if (auto done = sync_pages(*state_->store, *file, part); !done) return done;
     }
     return {};

@@ -243,6 +243,26 @@ TEST_F(FileSync, AFileMayBeLargerThanWhatCanBeMapped) {
     expect_clean(store);
 }
 
+// However they were mapped, neighbours in space and file are one range.
+TEST_F(FileSync, RangesThatContinueEachOtherAreSyncedAtOnce) {
+    const std::string file = make("file", 4);
+    Store store = pool_.create();
+    Space a = value_of(store.create_space("a"));
+    const auto map = [&](std::uint64_t at, std::uint64_t in_file) {
+        must(a.map({kPlace + at * kPageSize, kPageSize}, protection::rw,
+                   mapping(file, true, in_file * kPageSize)));
+    };
+    for (const std::uint64_t page : {2, 1, 0}) map(page, page);
+    map(3, 0);  // goes on here, and not there
+    for (std::uint64_t page = 0; page < 3; ++page)
+        write(a, kPlace + page * kPageSize, fmt::format("new {}", page));
+    WatchedFiles files;
+    must(a.sync({kPlace, 4 * kPageSize}));
+    EXPECT_EQ(files.syncs, 1U);
+    for (std::uint64_t page = 0; page < 3; ++page)
+        EXPECT_EQ(content(file).substr(page * kPageSize, 5), fmt::format("new {}", page));
+}
+
 TEST_F(FileSync, ForksAndSnapshotsGoOnSharing) {
     const std::string file = make("file", 3);
     Store store = pool_.create();
