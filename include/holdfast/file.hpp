@@ -53,7 +53,7 @@ struct FileInfo {
     std::string path;
     std::uint64_t size_bytes = 0;      // as of when it was mapped or last synced
     std::uint64_t resident_bytes = 0;  // pages that shared mappings have loaded
-    bool is_mapped = false;            // by any space or snapshot
+    bool is_mapped = false;            // by any space or snapshot that is not damaged
     // A sync was interrupted; the next one will do all of it.
     bool is_syncing = false;
     std::optional<FaultKind> trouble = {};  // what an access would say

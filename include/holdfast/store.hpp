@@ -193,7 +193,8 @@ class Store {
     // (`of_pool`, after a call with the file's content that did not end: the pool has a mixture).
     Result<void> accept_file(const std::string& path, FileContent content);
     // Forgets a file that nobody maps any more, with its pages in the pool: what was not synced is
-    // lost. Errors: not_found, busy (it is mapped, or is being synced).
+    // lost. Errors: not_found, busy (it is mapped, or is being synced), damaged (of a space: nobody
+    // knows what it maps).
     Result<void> forget_file(const std::string& path);
 
     // Releases what unmapped and removed ranges left in limbo, one table per transaction, at most

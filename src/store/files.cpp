@@ -183,27 +183,35 @@ std::vector<LoadedPage> detail::loaded_pages(const StoreState& store, const Spac
     return loaded;
 }
 
-Result<std::set<std::uint64_t>> detail::mapped_files(StoreState& store) {
+detail::MappedFiles detail::mapped_files(StoreState& store) {
+    MappedFiles files;
     std::vector<std::string> names;
     {
         const std::shared_lock lock(store.directory_map);
         store.visit_records([&](std::string_view name, const format::SpaceRecord* record) {
-            if (record != nullptr && record->kind != format::SpaceKind::file)
+            if (record == nullptr ? !FileRecord::owner_of(name)
+                                  : record->kind != format::SpaceKind::file)
                 names.emplace_back(name);
         });
     }
-    std::set<std::uint64_t> owners;
     for (const std::string& name : names) {
         const auto space = store.find_space(name);
-        if (!space) continue;  // removed meanwhile, or damaged
+        if (!space && space.error().code == ErrorCode::not_found) continue;  // removed meanwhile
+        if (!space) {
+            files.unknown = space.error();
+            continue;
+        }
         const std::shared_lock lock((*space)->names);
         const auto all = space::Annotations(*store.pool, (*space)->annotations)
                              .in(table::all_pages((*space)->levels));
-        if (!all) return std::unexpected(all.error());
+        if (!all) {
+            files.unknown = all.error();
+            continue;
+        }
         for (const format::Annotation& each : *all)
-            if (each.backing != format::Backing::none) owners.insert(each.file);
+            if (each.backing != format::Backing::none) files.owners.insert(each.file);
     }
-    return owners;
+    return files;
 }
 
 Result<void> Space::sync(Range range) {
@@ -251,8 +259,7 @@ Result<void> Space::sync(Range range) {
 }
 
 Result<std::vector<FileInfo>> Store::files() const {
-    const auto mapped = mapped_files(*state_);
-    if (!mapped) return std::unexpected(mapped.error());
+    const detail::MappedFiles mapped = mapped_files(*state_);
     {
         const std::shared_lock lock(state_->directory_map);
         state_->files.take_up(state_->directory());
@@ -261,7 +268,7 @@ Result<std::vector<FileInfo>> Store::files() const {
     for (const auto& file : state_->files.all()) {
         const auto known = file->known();
         FileInfo info;
-        info.is_mapped = mapped->contains(file->owner());
+        info.is_mapped = mapped.owners.contains(file->owner());
         if (known) {
             info.path = known->path;
             info.size_bytes = known->identity.size_bytes;
@@ -346,9 +353,9 @@ Result<void> Store::forget_file(const std::string& path) {
                                 state_->pool->path(), path));
     // Whoever maps it from now on waits for this transaction: for the file's object, or, to have it
     // by a fork, for the directory.
-    const auto mapped = mapped_files(*state_);
-    if (!mapped) return std::unexpected(mapped.error());
-    if (mapped->contains((*file)->owner()))
+    const auto is_mapped = mapped_files(*state_).has((*file)->owner());
+    if (!is_mapped) return std::unexpected(is_mapped.error());
+    if (*is_mapped)
         return fail(ErrorCode::busy,
                     fmt::format("{}: {} is mapped; `maps` shows where, unmap it first",
                                 state_->pool->path(), path));

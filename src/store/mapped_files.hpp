@@ -45,8 +45,18 @@ struct LoadedPage {
 // In ascending order; also those whose file is out of reach.
 std::vector<LoadedPage> loaded_pages(const StoreState& store, const SpaceState& object,
                                      table::PageRange pages);
-// The owners of the file objects that a space or a snapshot maps.
-Result<std::set<std::uint64_t>> mapped_files(StoreState& store);
+// The file objects that spaces and snapshots map.
+struct MappedFiles {
+    std::set<std::uint64_t> owners;
+    // Of a space that cannot be opened, or whose ranges cannot be read: nobody knows what it maps.
+    std::optional<Error> unknown;
+    // damaged: not by a space that is well, and nobody knows of the others.
+    Result<bool> has(format::OwnerId owner) const {
+        if (owners.contains(owner)) return true;
+        return unknown ? Result<bool>(std::unexpected(*unknown)) : Result<bool>(false);
+    }
+};
+MappedFiles mapped_files(StoreState& store);
 
 // Mappings of files under their paths.
 Result<std::vector<Mapping>> with_paths(const StoreState& store,

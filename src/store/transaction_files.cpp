@@ -95,9 +95,9 @@ Result<void> TransactionState::renew(const std::shared_ptr<SpaceState>& object,
     const FileTrouble& trouble = opened.error();
     if (!loaded_pages(*store_, *object, table::all_pages(object->levels)).empty())
         return fail(ErrorCode::lost, trouble.why);
-    const auto mapped = mapped_files(*store_);
-    if (!mapped) return std::unexpected(mapped.error());
-    if (mapped->contains(object->owner)) return fail(ErrorCode::lost, trouble.why);
+    const auto is_mapped = mapped_files(*store_).has(object->owner);
+    if (!is_mapped) return std::unexpected(is_mapped.error());
+    if (*is_mapped) return fail(ErrorCode::lost, trouble.why);
     joined.new_file = file;
     return {};
 }

@@ -4,11 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <cstring>
 #include <optional>
 
 #include "format/annotation.hpp"
 #include "format/file_record.hpp"
+#include "format/space_record.hpp"
 #include "store/store_state.hpp"
 #include "support/files_fixture.hpp"
 
@@ -153,6 +155,26 @@ TEST_F(MappedFilesRepair, AnObjectThatOnlyLostItsNameIsFoundAgain) {
         ASSERT_EQ(value_of(store.files()).size(), 1U);
         EXPECT_TRUE(value_of(store.files())[0].is_mapped);
     }
+}
+
+// Of a damaged space nobody knows what it maps, and repair may bring it back.
+TEST_F(MappedFilesRepair, NoFileIsForgottenWhileASpaceIsDamaged) {
+    const std::string file = make("file", 3);
+    Store store = make_store(file);
+    std::byte* const record =
+        store.state().memory.host(value_of(store.state().find_space("a"))->record);
+    const auto forget = [&] {
+        const auto done = store.forget_file(file);
+        return done ? ErrorCode::io : done.error().code;
+    };
+    EXPECT_EQ(forget(), ErrorCode::busy);
+    record[offsetof(format::SpaceRecord, name)] ^= std::byte{1};
+    EXPECT_EQ(forget(), ErrorCode::damaged);
+    ASSERT_EQ(value_of(store.files()).size(), 1U);
+    EXPECT_FALSE(value_of(store.files())[0].is_mapped);
+    record[offsetof(format::SpaceRecord, name)] ^= std::byte{1};
+    EXPECT_EQ(forget(), ErrorCode::busy);
+    expect_clean(store);
 }
 
 TEST_F(MappedFilesRepair, PagesOfAFileThatIsGoneStayUnlessAskedFor) {
