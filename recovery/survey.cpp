@@ -328,6 +328,17 @@ class Surveyor {
                               std::string(key), space.record);
                         return true;
                     }
+                    const std::uint64_t end = table::all_pages(space.root.levels).end;
+                    if (annotation->first_page >= end ||
+                        annotation->page_count > end - annotation->first_page) {
+                        found(
+                            "I7 annotation", space.name, {},
+                            fmt::format("the name of {:#x} pages from page {:#x} on reaches out of "
+                                        "the space",
+                                        annotation->page_count, annotation->first_page),
+                            Remedy::trim_annotation, 0, std::string(key), space.record);
+                        return true;
+                    }
                     if (annotation->first_page < reached)
                         found("I7 annotation", space.name, range_of(space, *annotation),
                               "overlaps the name before it", Remedy::trim_annotation, reached,

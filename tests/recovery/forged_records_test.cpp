@@ -4,8 +4,10 @@
 
 #include <optional>
 
+#include "format/annotation.hpp"
 #include "format/build_record.hpp"
 #include "format/limbo.hpp"
+#include "holdfast/repair.hpp"
 #include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
 
@@ -90,6 +92,44 @@ TEST_F(ForgedRecords, ALimboPageThatLeadsToItself) {
     reinterpret_cast<LimboPage*>(memory().host(head))->next =
         CheckedWord::encode(head.value(), kSeedLimboNext);
     EXPECT_FALSE(store->verify().clean());
+}
+
+// A range that no space has: it is not walked (the longest would take for ever), and trimmed.
+TEST_F(ForgedRecords, AnAnnotationThatReachesOutOfItsSpace) {
+    constexpr VirtAddr kPlace(0x4000'0000);
+    for (const std::uint64_t pages :
+         {std::uint64_t{1} << 36, std::uint64_t{1} << 60, ~std::uint64_t{0}}) {
+        SCOPED_TRACE(pages);
+        const TemporaryPool own;
+        {
+            Store made = own.create(16_MiB);
+            Space space = value_of(made.create_space("a"));
+            must(space.map({kPlace, kPageSize}, protection::rw, {.name = "name"}));
+            auto& state = made.state();
+            const auto of = value_of(state.find_space("a"));
+            pool::OrderedMap map(*state.pool, of->annotations);
+            const std::uint64_t first = table::page_index(kPlace, Levels::four);
+            auto forged = *Annotation::decode(Annotation::encode_key(first),
+                                              *map.get(Annotation::encode_key(first)));
+            forged.page_count = pages;
+            holdfast::pool::WriteSet none;
+            must(state.pool->commit(none, [&](holdfast::pool::TransactionScope& scope) {
+                map.put(scope, Annotation::encode_key(first), forged.encode_value());
+                return Result<void>();
+            }));
+            const VerifyReport report = made.verify({.threads = 1});
+            ASSERT_EQ(report.findings.size(), 1U);
+            EXPECT_EQ(report.findings.front().what, "I7 annotation");
+        }
+        value_of(repair_file(own.path(), {.emulation = PmemEmulation::on, .threads = 1}));
+        Store mended = own.open();
+        expect_clean(mended);
+        const auto maps = value_of(value_of(mended.open_space("a")).maps());
+        ASSERT_EQ(maps.size(), 1U);
+        EXPECT_EQ(maps[0].range, (Range{kPlace, kPageSize}));
+        // Where the range has no end, nothing says what of it is named.
+        EXPECT_EQ(maps[0].name, pages == ~std::uint64_t{0} ? "" : "name");
+    }
 }
 
 }  // namespace
