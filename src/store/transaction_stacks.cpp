@@ -28,6 +28,11 @@ Result<void> TransactionState::check_stack(PageRange pages, const MapOptions& op
                     fmt::format("a range of {} bytes has no room for a stack of {} bytes and a "
                                 "guard of {}; map a larger range, or ask for a smaller guard",
                                 size_bytes, stack.mapped_bytes, stack.guard_bytes));
+    // The room's entries have it in their payload.
+    if (stack.guard_bytes > table::Entry::kFrameMask)
+        return fail(ErrorCode::invalid_argument,
+                    fmt::format("a stack keeps less than 4 PiB to others, and not {} bytes",
+                                stack.guard_bytes));
     return {};
 }
 

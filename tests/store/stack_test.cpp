@@ -69,6 +69,20 @@ TEST_F(Stack, IsGuardRoomAndItsTop) {
     EXPECT_EQ(space.map({page(1000), kPageSize}, protection::rw).error().code, ErrorCode::overlap);
 }
 
+// Its room says how far others stay away, in 40 bits of pages.
+TEST_F(Stack, AGuardThatItsRoomCannotSayIsRefused) {
+    constexpr std::uint64_t kPiB = 1024_GiB * 1024;
+    Space large = value_of(store.create_space("large", {.levels = Levels::five}));
+    const auto map = [&](std::uint64_t guard_bytes) {
+        return large.map({kStart, 8 * kPiB}, kUserPages,
+                         {.grows_down = GrowsDown{.guard_bytes = guard_bytes}});
+    };
+    const auto refused = map(4 * kPiB);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::invalid_argument);
+    must(map(4 * kPiB - kPageSize));
+}
+
 TEST_F(Stack, GrowsDownToTheAccessAndNoFurther) {
     must(write(kPages - 3));
     EXPECT_EQ(bottom(), kPages - 3);
