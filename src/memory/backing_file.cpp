@@ -37,11 +37,13 @@ class SystemFile final : public BackingFile {
     Result<FileIdentity> identity() override {
         struct stat found{};
         if (fstat(descriptor_, &found) != 0) return failed(path_, "look at", errno);
-        return FileIdentity{
-            .device = found.st_dev,
-            .inode = found.st_ino,
-            .size_bytes = static_cast<std::uint64_t>(found.st_size),
-            .modified_ns = found.st_mtim.tv_sec * 1'000'000'000 + found.st_mtim.tv_nsec};
+        return FileIdentity{.device = found.st_dev,
+                            .inode = found.st_ino,
+                            .size_bytes = static_cast<std::uint64_t>(found.st_size),
+                            // Only compared: after the year 2262 it goes round.
+                            .modified_ns = static_cast<std::int64_t>(
+                                static_cast<std::uint64_t>(found.st_mtim.tv_sec) * 1'000'000'000 +
+                                static_cast<std::uint64_t>(found.st_mtim.tv_nsec))};
     }
     Result<void> read(std::uint64_t offset, std::span<std::byte> destination) override {
         while (!destination.empty()) {

@@ -43,6 +43,8 @@ class SpaceState {
         const std::shared_lock guard(names);
         return name_;
     }
+    // As a message says it: that of a file object is not for users.
+    std::string shown_name() const { return is_file ? "[mapped file]" : name(); }
     void rename(std::string name) {
         const std::scoped_lock guard(names);
         name_ = std::move(name);

@@ -17,6 +17,11 @@ namespace {
 constexpr const char* kAdvice =
     "`file accept` goes on with it as it is now, and unmapping the range is always possible";
 
+FileTrouble missing(const Error& error) {
+    return {FaultKind::file_missing,
+            fmt::format("{}; bring the file back, or unmap the range", error.message)};
+}
+
 }  // namespace
 
 FileRecord KnownFile::on_medium() const {
@@ -94,15 +99,10 @@ void FileObject::set_known(KnownFile known) {
 }
 
 std::expected<FileObject::Open, FileTrouble> FileObject::open_as(KnownFile known) const {
-    const auto missing = [&](const Error& error) {
-        return std::unexpected(
-            FileTrouble{FaultKind::file_missing,
-                        fmt::format("{}; bring the file back, or unmap the range", error.message)});
-    };
     auto file = memory::file_system().open(known.path, false);
-    if (!file) return missing(file.error());
+    if (!file) return std::unexpected(missing(file.error()));
     const auto now = (*file)->identity();
-    if (!now) return missing(now.error());
+    if (!now) return std::unexpected(missing(now.error()));
     if (auto trouble = difference(known, *now)) return std::unexpected(std::move(*trouble));
     return Open{std::move(*file), std::move(known), *now};
 }
@@ -127,8 +127,7 @@ std::optional<FileTrouble> FileObject::check_again(Open& open) const {
     const std::scoped_lock lock(mutex_);
     const auto known = known_locked().value_or(open.known);
     const auto now = open.file->identity();
-    auto trouble = now ? difference(known, *now)
-                       : std::optional(FileTrouble{FaultKind::file_missing, now.error().message});
+    auto trouble = now ? difference(known, *now) : std::optional(missing(now.error()));
     if (trouble) is_well_.store(false, std::memory_order_release);
     return trouble;
 }
@@ -149,7 +148,7 @@ std::expected<void, FileTrouble> FileObject::read_page(std::uint64_t page,
     auto opened = open();
     if (!opened) return std::unexpected(std::move(opened.error()));
     if (auto done = opened->file->read(page << kPageShift, destination); !done)
-        return std::unexpected(FileTrouble{FaultKind::file_missing, done.error().message});
+        return std::unexpected(missing(done.error()));
     // Otherwise it may have been cut off, or written, between the first look and the reading.
     if (auto trouble = check_again(*opened)) return std::unexpected(std::move(*trouble));
     return {};

@@ -308,6 +308,13 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
     // Before anything of a space is walked.
     files.take_up(directory());
     const auto value = directory().get(name);
+    // The name of a file object is not for users.
+    const bool is_file = format::FileRecord::owner_of(name).has_value();
+    if (!value && is_file)
+        return fail(ErrorCode::not_found,
+                    fmt::format("{}: the mapped file was forgotten; `file list` shows those there "
+                                "are",
+                                pool->path()));
     if (!value)
         return fail(ErrorCode::not_found,
                     fmt::format("{}: no space named \"{}\"; `space list` shows the names",
@@ -315,20 +322,21 @@ Result<std::shared_ptr<SpaceState>> StoreState::find_space(const std::string& na
     std::uint64_t frame = 0;
     if (value->size() == sizeof frame) std::memcpy(&frame, value->data(), sizeof frame);
     frame = memory.current(FrameNumber(frame)).value();
+    const auto shown = [&] {
+        return is_file ? std::string("a mapped file") : fmt::format("space \"{}\"", name);
+    };
     const format::SpaceRecord* const record = space_record(FrameNumber(frame));
     if (record == nullptr || record->name_view() != name)
-        return fail(
-            ErrorCode::damaged,
-            fmt::format("{}: the record of space \"{}\" (frame {:#x}) fails its checks; run "
-                        "`verify`",
-                        pool->path(), name, frame));
+        return fail(ErrorCode::damaged,
+                    fmt::format("{}: the record of {} (frame {:#x}) fails its checks; run `verify`",
+                                pool->path(), shown(), frame));
     const table::Root root{table::Entry(pool::load_word(&record->root)),
                            static_cast<Levels>(record->levels), record->owner,
                            record->upper_owner()};
     if (!table::check_root(memory, root))
         return fail(ErrorCode::damaged,
-                    fmt::format("{}: the root of space \"{}\" fails its checks; run `verify`",
-                                pool->path(), name));
+                    fmt::format("{}: the root of {} fails its checks; run `verify`", pool->path(),
+                                shown()));
     table::renumbered(memory, const_cast<std::uint64_t*>(&record->root), root.entry, root.place());
     return shared_space(FrameNumber(frame), *record);
 }

@@ -33,14 +33,15 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
     for (Joined& joined : joined_) {
         if (joined.space != space) continue;
         if (joined.removed)
-            return fail(ErrorCode::stale,
-                        fmt::format("space \"{}\" was removed in this transaction", space->name()));
+            return fail(
+                ErrorCode::stale,
+                fmt::format("space \"{}\" was removed in this transaction", space->shown_name()));
         return &joined;
     }
     if (space->store != store_)
         return fail(ErrorCode::invalid_argument,
                     fmt::format("space \"{}\" belongs to another store than the transaction",
-                                space->name()));
+                                space->shown_name()));
     if (auto begun = store_->begin_changes(); !begun) return std::unexpected(begun.error());
     begin_charging();
     // Waiting is safe if this space comes after all that are held already: everybody who waits
@@ -54,19 +55,19 @@ Result<TransactionState::Joined*> TransactionState::join(const std::shared_ptr<S
             return fail(ErrorCode::busy,
                         fmt::format("space \"{}\" is held by another transaction of this thread; "
                                     "commit or abort that one first",
-                                    space->name()));
+                                    space->shown_name()));
         case space::WriterLock::Outcome::would_wait:
             return fail(ErrorCode::busy,
                         fmt::format("space \"{}\" is held by another transaction; abort this one "
                                     "and try again",
-                                    space->name()));
+                                    space->shown_name()));
     }
     const table::Root root = space->root();
     if (root.entry.is_empty()) {
         space->writer.unlock();
         return fail(ErrorCode::stale,
                     fmt::format("space \"{}\" was removed, or its creation was not committed",
-                                space->name()));
+                                space->shown_name()));
     }
     joined_.push_back(Joined{.space = space,
                              .root = root,

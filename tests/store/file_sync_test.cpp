@@ -540,6 +540,9 @@ TEST_F(FileSync, AnObjectThatIsForgottenHasNoPages) {
     must(store.remove_space("a"));
     must(store.forget_file(file));
     EXPECT_TRUE(detail::loaded_pages(state, *object, all).empty());
+    const auto gone = state.find_space(format::FileRecord::name_of(object->owner));
+    ASSERT_FALSE(gone);
+    EXPECT_EQ(gone.error().message.find(format::kFileNamePrefix), std::string::npos);
 }
 
 // --- a full disk, and death ---
@@ -642,6 +645,7 @@ TEST_F(FileSync, ATransactionIsNotWaitedForByItsOwnThread) {
           error_of(store.forget_file(file))}) {
         EXPECT_EQ(error.code, ErrorCode::busy);
         EXPECT_THAT(error.message, HasSubstr("transaction"));
+        EXPECT_EQ(error.message.find(format::kFileNamePrefix), std::string::npos);
     }
     must(held->commit());
     syncer.join();
