@@ -403,13 +403,14 @@ class Surveyor {
                           format::kEntriesPerTable,
                       {}, table);
             };
+            const table::PageRange own = table::own_pages(space.root);
             std::uint64_t from = 0;
             for (const auto& [begin, end] : known) {
                 table::visit(memory_, space.root, {from, std::max(from, begin)}, visitor);
                 from = std::max(from, end);
             }
-            table::visit(memory_, space.root, {from, table::all_pages(space.root.levels).end},
-                         visitor);
+            // What a supervisor object maps, the object's annotations say.
+            table::visit(memory_, space.root, {from, std::max(from, own.end)}, visitor);
         }
     }
     // The table that has the entry which was visited.

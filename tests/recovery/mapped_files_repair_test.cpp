@@ -157,6 +157,23 @@ TEST_F(MappedFilesRepair, AnObjectThatOnlyLostItsNameIsFoundAgain) {
     }
 }
 
+// A space that shares a half has no annotations for it, and need not.
+TEST_F(MappedFilesRepair, AFileInASupervisorHalfIsNoFinding) {
+    const std::string file = make("file", 3);
+    constexpr VirtAddr kHalf{0xffff'8000'0000'0000};
+    {
+        Store store = make_store(file);
+        Space kernel = value_of(store.create_space("kernel", {.is_supervisor = true}));
+        Space one = value_of(store.create_space("one", {.supervisor = "kernel"}));
+        must(kernel.map({kHalf, 3 * kPageSize}, protection::rw, mapping(file, true)));
+        EXPECT_EQ(bytes_at(one, kHalf.bits(), 6), "shared");
+        expect_clean(store);
+    }
+    EXPECT_TRUE(repair().repaired.empty());
+    Store store = pool_.open();
+    EXPECT_EQ(bytes_at(value_of(store.open_space("one")), kHalf.bits() + kPageSize, 4), "file");
+}
+
 // Of a damaged space nobody knows what it maps, and repair may bring it back.
 TEST_F(MappedFilesRepair, NoFileIsForgottenWhileASpaceIsDamaged) {
     const std::string file = make("file", 3);
