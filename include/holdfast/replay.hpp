@@ -10,11 +10,11 @@
 //     }
 //     ReplayReport report = replay->report();
 //
-// Each page that the trace touches and that is not mapped is mapped when it is first touched, so the
-// tables are the store's own, and every access is looked up by a Tlb: pages of 4 KiB in the space,
-// pages of 2 MiB in another one, "replay-trace 2MiB". What is counted needs no contents: all pages
-// mapped so share the frames of a device region (device.hpp), whose memory is gone when the store is
-// closed. Use a store opened as a copy, or one made for it.
+// Each page that the trace touches and that is not mapped is mapped when it is first touched, so
+// the tables are the store's own, and every access is looked up by a Tlb: pages of 4 KiB in the
+// space, pages of 2 MiB in another one, "replay-trace 2MiB". What is counted needs no contents: all
+// pages mapped so share the frames of a device region (device.hpp), whose memory is gone when the
+// store is closed. Use a store opened as a copy, or one made for it.
 //
 // Thread safety: an object belongs to one thread.
 #pragma once

@@ -52,7 +52,9 @@ struct Mapping {
     bool is_file = false;              // of the file `name`, from `name_offset` on
     bool is_shared = false;            // the same, shared
     bool stack_room = false;           // what a stack may still grow into (MapOptions::grows_down)
-    bool is_device = false;            // frames of a device region (device.hpp), none resident
+    // Frames of a device region (device.hpp) that follow each other, none resident; without a name
+    // of its own it has the region's, "[region 3]", and the offset there.
+    bool is_device = false;
 
     friend bool operator==(const Mapping&, const Mapping&) = default;
 };

@@ -1,5 +1,7 @@
 #include "space/space_access.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <shared_mutex>
@@ -99,13 +101,14 @@ class OthersFrames {
   public:
     explicit OthersFrames(const PhysicalMemory& memory)
         : memory_(memory), zero_(memory.zero_frame()) {}
-    bool is_device(table::Entry entry) const {
-        if (!memory_.has_files()) return false;
+    // The region, of a device's.
+    const memory::Region* device_of(table::Entry entry) const {
+        if (!memory_.has_files()) return nullptr;
         const memory::Region* const region = memory_.region_of(entry.frame());
-        return region != nullptr && region->has_fixed_frames();
+        return region != nullptr && region->has_fixed_frames() ? region : nullptr;
     }
     bool are(table::Entry entry) const {
-        return is_device(entry) || (zero_ && memory_.current(entry.frame()) == *zero_);
+        return device_of(entry) != nullptr || (zero_ && memory_.current(entry.frame()) == *zero_);
     }
 
   private:
@@ -192,7 +195,9 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         bool lost = false;  // damaged only in that its memory is out of reach
         bool guard = false;
         bool stack_room = false;
-        bool is_device = false;
+        // Of a device the region and the first frame.
+        const memory::Region* device = nullptr;
+        FrameNumber first_frame;
     };
     std::vector<Run> runs;
     std::size_t first_of_part = 0;  // what lies before it is not continued
@@ -217,7 +222,10 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         table::Visitor visitor;
         visitor.range = [&](const table::VisitedRange& visited) {
             const bool is_present = visited.entry.is_present() && !visited.damage;
-            const bool is_device = is_present && others.is_device(visited.entry);
+            const memory::Region* const device =
+                is_present ? others.device_of(visited.entry) : nullptr;
+            const FrameNumber frame =
+                device != nullptr ? memory.current(visited.entry.frame()) : FrameNumber();
             const std::uint64_t resident =
                 is_present && !others.are(visited.entry) ? visited.pages.count() : 0;
             const std::uint64_t huge = visited.level > 1 ? resident : 0;
@@ -231,13 +239,15 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
             if (runs.size() > first_of_part && runs.back().pages.end == visited.pages.begin &&
                 runs.back().protection == protection && runs.back().damaged == damaged &&
                 runs.back().lost == lost && runs.back().guard == guard &&
-                runs.back().stack_room == stack_room && runs.back().is_device == is_device) {
+                runs.back().stack_room == stack_room && runs.back().device == device &&
+                (device == nullptr ||
+                 frame == runs.back().first_frame + runs.back().pages.count())) {
                 runs.back().pages.end = visited.pages.end;
                 runs.back().resident_pages += resident;
                 runs.back().huge_pages += huge;
             } else {
                 runs.push_back({visited.pages, protection, resident, huge, damaged, lost, guard,
-                                stack_room, is_device});
+                                stack_room, device, frame});
             }
         };
         // A run must not hide the edge of a name: visit between the edges.
@@ -273,7 +283,11 @@ Result<std::vector<Mapping>> maps(const PhysicalMemory& memory, SpaceState& spac
         mapping.huge_bytes = run.huge_pages << kPageShift;
         mapping.guard = run.guard;
         mapping.stack_room = run.stack_room;
-        mapping.is_device = mapping.is_shared = run.is_device;
+        if (run.device != nullptr) {
+            mapping.is_device = mapping.is_shared = true;
+            mapping.name = fmt::format("[region {}]", run.device->index());
+            mapping.name_offset = (run.first_frame - run.device->base()) << kPageShift;
+        }
         if (run.damaged) {
             mapping.name = run.lost ? "[lost]" : "[damaged]";
         } else if (next_name < names.size() && names[next_name].first_page <= run.pages.begin &&

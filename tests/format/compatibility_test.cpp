@@ -37,6 +37,8 @@ constexpr Range kFilePrivate{VirtAddr(0x4000'0000), 3 * kPageSize};
 constexpr Range kFileShared{VirtAddr(0x5000'0000), 3 * kPageSize};
 // There while the pool is made, and then no more.
 constexpr const char* kFile = "/dev/shm/holdfast-kept-file";
+constexpr Range kDevice{VirtAddr(0x6000'0000), 2 * kPageSize};
+constexpr const char* kDeviceFile = "/dev/shm/holdfast-kept-device";
 constexpr Range kVolatile{VirtAddr(0x7f00'8000'0000), kPageSize};
 
 void write(Space& space, VirtAddr address, const std::string& text) {
@@ -53,6 +55,7 @@ void fill(Store& store) {
     must(four.protect({kText.start, kPageSize}, protection::rx));
     must(four.map(kLazy, protection::rw, {.lazy = true}));
     write(four, kLazy.start + 512_MiB, "in the middle");
+    must(four.fault(kLazy.start, protection::r));  // the frame of zeros
     must(four.map_shared(kShared, protection::r, four, {kText.start, kPageSize}));
     const unsigned region = value_of(store.add_volatile_region(1_MiB));
     must(four.map(kVolatile, protection::rw, {.region = region}));
@@ -83,6 +86,12 @@ void fill(Store& store) {
     write(files, kFilePrivate.start, "private");
     EXPECT_EQ(bytes_at(files, kFileShared.start.bits(), 3), "fff");
     fs::remove(kFile);
+    const unsigned device =
+        value_of(store.add_device_region(kDeviceFile, {.size_bytes = 64_KiB, .sparse = true}));
+    must(files.map(kDevice, protection::rw,
+                   {.device = DeviceMapping{.region = device, .offset = kPageSize}}));
+    EXPECT_EQ(bytes_at(files, kDevice.start.bits(), 1), std::string(1, '\0'));
+    fs::remove(kDeviceFile);
     // In limbo: a space, and a range of several tables.
     Space removed = value_of(store.create_space("removed"));
     must(removed.map({VirtAddr(0x1000), 600 * kPageSize}, protection::rw));
@@ -119,6 +128,7 @@ void expect_contents(const Store& store) {
     EXPECT_EQ(maps[4].resident_bytes, kPageSize);
     EXPECT_EQ(bytes_at(four, (kLazy.start + 512_MiB).bits(), 13), "in the middle");
     EXPECT_EQ(bytes_at(four, kLazy.start.bits(), 1), std::string(1, '\0'));
+    EXPECT_EQ(four.translate(kLazy.start)->physical.frame(), store.state().memory.zero_frame());
     EXPECT_EQ(four.translate(kShared.start)->physical, four.translate(kText.start)->physical);
     EXPECT_EQ(four.translate(kVolatile.start).error().kind, FaultKind::volatile_lost);
     EXPECT_EQ(four.translate(kHuge.start)->page_size, PageSize::size_2MiB);
@@ -139,12 +149,14 @@ void expect_contents(const Store& store) {
     EXPECT_EQ(value_of(store.files()).front().path, kFile);
     EXPECT_EQ(value_of(store.files()).front().size_bytes, 2 * kPageSize);
     const auto file_maps = value_of(files.maps());
-    ASSERT_EQ(file_maps.size(), 3u);
+    ASSERT_EQ(file_maps.size(), 4u);
     EXPECT_EQ(file_maps[0].name, kFile);
     EXPECT_FALSE(file_maps[0].is_shared);
     EXPECT_EQ(file_maps[1].name, "[lost]");
     EXPECT_EQ(file_maps[2].name_offset, 2 * kPageSize);
     EXPECT_TRUE(file_maps[2].is_shared);
+    EXPECT_EQ(file_maps[3].range, kDevice);
+    EXPECT_EQ(files.translate(kDevice.start).error().kind, FaultKind::region_missing);
     const Space kept = value_of(store.open_space("four@1"));
     EXPECT_EQ(bytes_at(kept, (kText.start + kPageSize).bits(), 7), std::string("page 1\0", 7));
     EXPECT_TRUE(kept.is_snapshot());
@@ -173,8 +185,8 @@ TEST(FormatCompatibility, APoolOfThisVersion) {
         Store store = pool.open();
         expect_contents(store);
         const VerifyReport report = store.verify();
-        // Of the volatile region, and of the file: its own page, and the space's.
-        ASSERT_EQ(report.findings.size(), 3u);
+        // Of the volatile region, of the device, and of the file: its own page, and the space's.
+        ASSERT_EQ(report.findings.size(), 4u);
         for (const Finding& each : report.findings) EXPECT_EQ(each.what, "lost page");
         EXPECT_NE(report.frames_limbo, 0u);
         EXPECT_NE(report.frames_building, 0u);

@@ -100,7 +100,15 @@ TEST_F(Device, FramesAreMappedByTheirPlaceAndKeepWhatTheyHold) {
     EXPECT_EQ(in_file(8 * kPageSize), 0xabcdu);
     const RegionInfo info = store.regions().at(region);
     EXPECT_EQ(info.kind, RegionKind::device);
-    EXPECT_EQ(value_of(space.maps()).at(0).is_device, true);
+    const Mapping shown = value_of(space.maps()).at(0);
+    EXPECT_TRUE(shown.is_device && shown.is_shared);
+    EXPECT_EQ(shown.name, "[region " + std::to_string(region) + "]");
+    EXPECT_EQ(shown.name_offset, 5 * kPageSize);
+    // Neighbours in the space are one mapping only if they are in the device.
+    must(space.map(pages(10, 1), protection::rw, device(15 * kPageSize)));
+    must(space.map(pages(11, 1), protection::rw, device(0)));
+    EXPECT_EQ(value_of(space.maps()).size(), 2u);
+    must(space.unmap(pages(10, 2)));
     EXPECT_EQ(space.translate(pages(0, 1).start)->physical, info.physical_base + 5 * kPageSize);
     must(space.unmap(pages(0, 10)));
     EXPECT_EQ(in_file(8 * kPageSize), 0xabcdu) << "unmapping leaves the frames as they are";
