@@ -16,8 +16,9 @@ TEST(Usage, VersionAndHelpAreAnswers) {
     EXPECT_EQ(version.output.find("holdfast "), 0u);
     const Command help = run({"--help"});
     EXPECT_EQ(help.status, 0);
-    for (const char* command : {"create", "info", "space", "map", "unmap", "protect", "translate",
-                                "read", "write", "maps", "import", "verify", "replay-trace", "demo"})
+    for (const char* command :
+         {"create", "info", "space", "map", "unmap", "protect", "translate", "read", "write",
+          "maps", "import", "verify", "replay-trace", "demo"})
         EXPECT_NE(help.output.find(command), std::string::npos) << command;
     EXPECT_EQ(help.output.find("demo-writer"), std::string::npos);
     EXPECT_EQ(run({"space", "create", "--help"}).status, 0);
