@@ -91,9 +91,9 @@ class TableEditor {
     // one if there is none.
     Result<void> populate(std::uint64_t page, memory::Placement placement = {},
                           unsigned largest_level = format::kLeafLevelMax);
-    // Gives the frame of zeros to a demand-zero page, for reading only, whatever its mapping permits:
-    // the first write copies it. False if the page is something else, or part of a range that wishes
-    // larger ones.
+    // Gives the frame of zeros to a demand-zero page, for reading only, whatever its mapping
+    // permits: the first write copies it. False if the page is something else, or part of a range
+    // that wishes larger ones.
     Result<bool> populate_zero(std::uint64_t page, const TakenFrame& zero);
     // Gives a page that is absent in that way the frame that is then asked for, whose content is
     // ready, and which has one reference more for it. False if it is not so (any more); nobody is

@@ -211,8 +211,9 @@ TEST_F(FileSync, AProgramThatRunsIsBusy) {
     must(a.sync({kPlace, kPageSize}));
     write(a, kPlace, "no magic");
     // (Linux 6.11 lets anybody write to one.)
-    if (!memory::file_system().open(file, true))
+    if (!memory::file_system().open(file, true)) {
         EXPECT_EQ(error_of(a.sync({kPlace, kPageSize})).code, ErrorCode::busy);
+    }
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     must(a.sync({kPlace, kPageSize}));
