@@ -130,7 +130,7 @@ TEST_F(MappedFilesRepair, AnObjectThatOnlyLostItsNameIsFoundAgain) {
         const TemporaryPool pool;
         {
             Store store = make_store(file, pool);
-            const auto& object = store.state().files.all().front();
+            const auto object = store.state().files.all().front();
             bool found = false;
             store.state().directory().visit(FileRecord::name_of(object->owner()),
                                             [&](std::string_view, std::string_view value) {

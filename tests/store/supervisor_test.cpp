@@ -328,7 +328,7 @@ TEST_F(Supervisor, TheLastSpaceAndTheObjectAreRemovedByOneTransaction) {
         const auto refused = transaction.remove_space("object");
         ASSERT_FALSE(refused);
         EXPECT_EQ(refused.error().code, ErrorCode::busy);
-        EXPECT_EQ(refused.error().message.find("first"), std::string::npos);
+        EXPECT_EQ(refused.error().message.find("\"first\""), std::string::npos);
     }
     Transaction transaction = store.begin();
     must(transaction.remove_space("first"));
