@@ -354,6 +354,9 @@ std::string text_of(const Call& call) {
             return fmt::format("mapfile {} {} {} {} {}{}", call.space, range(call.range),
                                protection, call.name, call.word,
                                call.verb == Verb::map_file_shared ? " shared" : "");
+        case Verb::map_device:
+            return fmt::format("mapdevice {} {} {} {}", call.space, range(call.range), protection,
+                               call.word);
         case Verb::fault:
             return fmt::format("fault {} {:#x}", call.space, call.range.start.bits());
         case Verb::evict:

@@ -391,18 +391,16 @@ const std::vector<NamedWorkload>& workloads() {
             reopen
             attach 1
         )"},
-        {"map_device", "frames of a device: mapped, shared with a fork, protected and unmapped", R"(
+        {"map_device", "frames of a device, over the edge of a table, shared with a fork", R"(
             pool 12MiB
             frames 1MiB
             create a
             map a 0x40000000 1 rw
-            device 0x200000
             operations
-            mapdevice a 0x40010000 3 rw 5
-            mapdevice a 0x401fe000 400 rw 0
+            device 0x10000
+            mapdevice a 0x401fe000 4 rw 5
             fork a b
-            protect a 0x40011000 1 r
-            unmap b 0x401fe000 5
+            unmap b 0x401ff000 2
         )"},
         {"device_region", "a device region, the first mapping of it, and a removal", R"(
             pool 12MiB

@@ -186,6 +186,9 @@ TEST_F(Forks, FaultMakesTheAccessPossible) {
     must(space.map({kStart, 2 * kPageSize}, protection::rw, {.lazy = true}));
     must(space.map({page(2), kPageSize}, protection::r));
     must(space.fault(kStart, protection::r));
+    EXPECT_TRUE(space.translate(kStart, protection::r));
+    EXPECT_FALSE(space.translate(kStart, protection::w)) << "it is the frame of zeros";
+    must(space.fault(kStart, protection::w));
     EXPECT_TRUE(space.translate(kStart, protection::rw));
     value_of(store.fork_space("space", "fork"));
     EXPECT_FALSE(space.translate(kStart, protection::w));
