@@ -462,6 +462,13 @@ class SwapCache : public Reclaim {
     void bring_back() {
         for (std::uint64_t at = 0; at < kPages; ++at) must(space.fault(page(at), protection::r));
     }
+    std::uint64_t* entry_of(std::uint64_t number) {
+        const memory::PhysicalMemory& memory = store.state().memory;
+        FrameNumber table = space.state().root().entry.frame();
+        for (unsigned level = 4; level > 1; --level)
+            table = table::Entry(memory.table(table)[format::slot_of(page(number), level)]).frame();
+        return memory.table(table) + format::slot_of(page(number), 1);
+    }
     void send_out(std::uint64_t clean) {
         const std::uint64_t before = space.frame_use().evicted_clean;
         EXPECT_EQ(value_of(space.evict(kPages * kPageSize)), kPages * kPageSize);
@@ -493,6 +500,14 @@ TEST_F(SwapCache, WhateverWritesMakesAPageDirty) {
     for (std::uint64_t at = 0; at < kPages; ++at) EXPECT_EQ(get(space, page(at)), wanted[at]) << at;
 }
 
+// D that a writer sets while a commit replaces the entry is lost with it; the write is not.
+TEST_F(SwapCache, ALostDMakesNoPageClean) {
+    put(space, page(5), 66);
+    pool::clear_bits(entry_of(5), table::Entry::kDirty);
+    send_out(kPages - 1);
+    EXPECT_EQ(get(space, page(5)), 66u);
+}
+
 // As a processor does it.
 TEST_F(SwapCache, DOfTheEntryMakesAPageDirty) {
     const memory::PhysicalMemory& memory = store.state().memory;
@@ -501,11 +516,7 @@ TEST_F(SwapCache, DOfTheEntryMakesAPageDirty) {
         const auto found = space.translate(page(5));
         ASSERT_TRUE(found);
         *memory.host(found->physical.frame()) = std::byte{66};
-        FrameNumber table = space.state().root().entry.frame();
-        for (unsigned level = 4; level > 1; --level)
-            table = table::Entry(memory.table(table)[format::slot_of(page(5), level)]).frame();
-        std::uint64_t* const word = memory.table(table) + format::slot_of(page(5), 1);
-        pool::store_word(word, *word | table::Entry::kDirty);
+        pool::store_word(entry_of(5), *entry_of(5) | table::Entry::kDirty);
     }
     send_out(kPages - 1);
     EXPECT_EQ(get(space, page(5)), 66u);
@@ -516,10 +527,14 @@ TEST_F(SwapCache, ASlotThatWasGivenAwayIsNoCopy) {
     Space other = value_of(store.create_space("other"));
     must(other.map({kStart, 2048 * kPageSize}, protection::rw, {.lazy = true}));
     const std::uint64_t word = 9;
-    for (std::uint64_t at = 0; at < 2040; ++at) {
-        if (!other.write(page(at), std::as_bytes(std::span(&word, 1)))) break;
+    for (std::uint64_t at = 0; at < 2048; ++at) {
+        must(other.write(page(at), std::as_bytes(std::span(&word, 1))));
         if (at % 64 == 63) value_of(other.evict(64 * kPageSize));
     }
+    EXPECT_EQ(other.frame_use().swapped_bytes, 8_MiB) << "all of it";
+    // Free again, with the other's bytes.
+    must(other.unmap({kStart, 2048 * kPageSize}));
+    value_of(store.release_limbo());
     send_out(0);
     expect_filled(space, kPages);
 }
