@@ -9,6 +9,7 @@
 #include "campaign/explore.hpp"
 #include "mutants/ledger.hpp"
 #include "mutants/lint.hpp"
+#include "mutants/systematic.hpp"
 #include "mutants/trace_mutation.hpp"
 #include "subjects/store_workload.hpp"
 #include "subjects/workloads.hpp"
@@ -71,7 +72,8 @@ const std::vector<MutantClass>& mutant_classes() {
 
 namespace {
 
-// Of a systematic instance so many places at most, spread over the trace.
+// Of a systematic instance so many places at most, spread over those of the trace that are not
+// redundant on sight.
 constexpr std::size_t kPlacesPerInstance = 8;
 constexpr std::uint32_t kSnapshotsTried = 40;
 
@@ -190,6 +192,11 @@ class MutantRunner {
         auto run = trace_run(**subject, options_.seconds_per_run, {});
         if (!run) return std::unexpected(run.error());
         std::vector<TraceMutation> places = places_for(run->trace, kind);
+        // Most flushes of a long transaction are of lines that are flushed again.
+        if (kind != TraceMutation::Kind::duplicate_flush)
+            std::erase_if(places, [&](const TraceMutation& place) {
+                return redundant_on_sight(run->trace, place).has_value();
+            });
         const std::size_t step = places.size() / kPlacesPerInstance + 1;
         for (std::size_t i = 0; i < places.size(); i += step) {
             TracedRun planted{.initial_image = run->initial_image,

@@ -175,7 +175,7 @@ const char* to_string(Fate fate) {
     return "?";
 }
 
-std::string why_redundant(const Trace& trace, const TraceMutation& mutation) {
+std::optional<std::string> redundant_on_sight(const Trace& trace, const TraceMutation& mutation) {
     const Event& event = trace.events[mutation.event];
     const auto next = [&](auto&& wanted) {
         std::size_t at = mutation.event + 1;
@@ -208,7 +208,7 @@ std::string why_redundant(const Trace& trace, const TraceMutation& mutation) {
             }))
             return "the next fence comes before the next store";
     }
-    return "each state that it makes possible is possible with it too";
+    return std::nullopt;
 }
 
 Result<std::vector<SystematicResult>> plant_everywhere(
@@ -229,7 +229,9 @@ Result<std::vector<SystematicResult>> plant_everywhere(
                                          [](const auto& each) { return each.has_value(); });
         if (count == 0) {
             result.fate = Fate::redundant;
-            result.text = why_redundant(run.trace, mutation);
+            result.text =
+                redundant_on_sight(run.trace, mutation)
+                    .value_or("each state that it makes possible is possible with it too");
         } else {
             Options until_caught = options;
             until_caught.stop_after_violations = 1;

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,7 @@ Result<std::vector<SystematicResult>> plant_everywhere(
     Subject& subject, const TracedRun& run, const std::vector<TraceMutation>& mutations,
     const Options& options, const std::function<void(const SystematicResult&)>& done);
 
-// Why leaving out a flush or a fence changes nothing, as far as its neighbours in the trace tell.
-std::string why_redundant(const Trace& trace, const TraceMutation& mutation);
+// Why leaving out a flush or a fence changes nothing, if its neighbours in the trace tell.
+std::optional<std::string> redundant_on_sight(const Trace& trace, const TraceMutation& mutation);
 
 }  // namespace holdfast::crash

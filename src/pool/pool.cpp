@@ -29,6 +29,12 @@ constexpr std::uint64_t kChunkBytes = 256 << 10;
 constexpr std::uint64_t kAllocationMax =
     (PMEMOBJ_MAX_ALLOC_SIZE - (1 << 20)) / kChunkBytes * kChunkBytes;
 
+// What libpmemobj allocates, a piece at a time, where a lane's own logs are too small; each has a
+// header. Of redo logs the size is given. For undo logs it is the largest of which one chunk of the
+// heap holds a useful number: libpmemobj's own choice is 32 KiB, for which it sets 5 aside.
+constexpr std::size_t kUndoPieceBytes = 8 << 10, kRedoPieceBytes = 640,
+                      kPieceHeaderBytes = 64 + 128;
+
 Error open_error(const std::string& path, int error_number, const char* action) {
     const std::string words = pmemobj_errormsg();
     const auto say = [&](ErrorCode code, const char* advice) {
@@ -118,6 +124,8 @@ PMEMobjpool* Pool::take(const std::string& path, Handle opened) {
     handle_ = std::make_unique<Handle>(std::move(opened));
     path_ = path;
     base_ = reinterpret_cast<std::byte*>(handle_->pop.handle());
+    long long undo_piece = kUndoPieceBytes;
+    pmemobj_ctl_set(handle_->pop.handle(), "tx.cache.size", &undo_piece);
     return handle_->pop.handle();
 }
 
@@ -146,6 +154,15 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& path, std::uint64_
     const PMEMoid root = pmemobj_root(pop, root_bytes);
     if (OID_IS_NULL(root))
         return std::unexpected(open_error(path, errno, "allocate the root object"));
+    // For each size of object libpmemobj's heap sets a chunk aside. Once frames have taken what
+    // there was it would have none for logs, and the unmap that makes room could not be logged: a
+    // first piece of each kind, which stays, keeps its chunk. (Room of our own, as for
+    // pmemobj_tx_log_append_buffer, is no way: recovery frees it.)
+    for (const std::size_t size : {kUndoPieceBytes, kRedoPieceBytes}) {
+        PMEMoid piece;
+        if (pmemobj_alloc(pop, &piece, size + kPieceHeaderBytes, 0, nullptr, nullptr) != 0)
+            return std::unexpected(open_error(path, errno, "set room for logs aside"));
+    }
     pool->root_ = static_cast<std::byte*>(pmemobj_direct(root));
     pool->is_pmem_ = emulate_pmem || pmem_is_pmem(pop, 4096) != 0;
     return pool;
@@ -283,8 +300,9 @@ void Pool::add_publish_words(const WriteSet::Writes& words, bool all) const {
         if (all || write.word_class == WordClass::publish)
             pmemobj_set_value(handle_->pop.handle(), &actions.emplace_back(), write.word,
                               write.value);
-    if (!actions.empty() && pmemobj_tx_publish(actions.data(), actions.size()) != 0)
-        throw pmem::transaction_error("cannot extend the redo log");
+    if (actions.empty() || pmemobj_tx_publish(actions.data(), actions.size()) == 0) return;
+    if (errno == ENOMEM) throw pmem::transaction_out_of_memory("cannot extend the redo log");
+    throw pmem::transaction_error("cannot extend the redo log");
 }
 
 Result<void> Pool::commit(WriteSet& writes, const Body& body) const {

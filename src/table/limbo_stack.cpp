@@ -201,22 +201,19 @@ Result<bool> LimboStack::release_one(EditSession::Services& services) {
                 const Entry entry = session.load_entry(table, slot);
                 if (!entry.is_table(position.level)) continue;
                 const TablePosition child = position.child(slot);
-                if (const auto kind = check_entry(memory_, entry, position, slot)) {
-                    if (leads_away(*kind, position, slot)) continue;
+                const auto damage = check_entry(memory_, entry, position, slot);
+                if (damage && leads_away(*damage, position, slot)) continue;
+                if (damage || session.metadata(entry.frame())->references > 1) {
                     // Damaged, or not ours: nothing below it is released, and `verify` finds what
-                    // nobody names any more. In the transaction of the table above.
-                    session.store_undo(memory_.table(table) + slot, 0);
-                    continue;
-                }
-                if (session.metadata(entry.frame())->references > 1) {
-                    // Others go on with it. As with shared frames: entry and reference at once.
+                    // nobody names any more. Or others go on with it: as with shared frames, entry
+                    // and reference at once. A few at a time, the rest when this comes again.
                     if (dropped++ == kSharedFramesAtOnce) {
                         if (auto done = session.commit({}); !done)
                             return std::unexpected(done.error());
                         return true;
                     }
                     session.store_undo(memory_.table(table) + slot, 0);
-                    session.drop_shared(memory_.current(entry.frame()));
+                    if (!damage) session.drop_shared(memory_.current(entry.frame()));
                     continue;
                 }
                 above = table;

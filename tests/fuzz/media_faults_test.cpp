@@ -1,6 +1,8 @@
+// ctest-labels: noasan
+//
 // Damage in a store's structures is noticed or harmless, never a silently wrong translation: in a
 // store at rest, and in what a crash has left. Here a sample; `holdfast crash faults --bits 0`
-// flips every bit. ctest-labels: noasan
+// flips every bit.
 #include "faults/media_faults.hpp"
 
 #include <fmt/format.h>

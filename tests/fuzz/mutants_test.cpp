@@ -1,6 +1,8 @@
-// The harness is judged by planted bugs: of each class something must be caught, and the programs
-// without bugs must give no report. ctest-labels: noasan
+// ctest-labels: noasan
 // ctest-timeout: 600
+//
+// The harness is judged by planted bugs: of each class something must be caught, and the programs
+// without bugs must give no report.
 #include "mutants/mutant_classes.hpp"
 
 #include <fmt/format.h>

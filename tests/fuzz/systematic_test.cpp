@@ -61,9 +61,9 @@ TEST(Systematic, SaysWhyAFlushOrAFenceIsRedundant) {
     TracedRun doubled = run;
     doubled.trace = mutated(run.trace, {Kind::duplicate_flush, flushes.front().event});
     const EventIndex first = flushes.front().event;
-    EXPECT_EQ(why_redundant(doubled.trace, {Kind::drop_flush, first}),
+    EXPECT_EQ(redundant_on_sight(doubled.trace, {Kind::drop_flush, first}),
               "its lines are flushed again before the next fence");
-    EXPECT_EQ(why_redundant(doubled.trace, {Kind::drop_flush, first + 1}),
+    EXPECT_EQ(redundant_on_sight(doubled.trace, {Kind::drop_flush, first + 1}),
               "nothing was stored to its lines since they were flushed");
     const Fates fates =
         plant(ledger, doubled, {{Kind::drop_flush, first}, {Kind::drop_flush, first + 1}});
@@ -74,9 +74,9 @@ TEST(Systematic, SaysWhyAFlushOrAFenceIsRedundant) {
     TracedRun fenced = run;
     fenced.trace.events.insert(fenced.trace.events.begin() + static_cast<std::ptrdiff_t>(fence),
                                run.trace.events[fence]);
-    EXPECT_EQ(why_redundant(fenced.trace, {Kind::drop_fence, fence}),
+    EXPECT_EQ(redundant_on_sight(fenced.trace, {Kind::drop_fence, fence}),
               "the next fence comes before the next store");
-    EXPECT_EQ(why_redundant(fenced.trace, {Kind::drop_fence, fence + 1}),
+    EXPECT_EQ(redundant_on_sight(fenced.trace, {Kind::drop_fence, fence + 1}),
               "nothing was flushed since the fence before it");
 }
 

@@ -1,5 +1,6 @@
-// The tracer: every store, exactly and in order, of code that knows nothing of it. ctest-labels:
-// noasan
+// ctest-labels: noasan
+//
+// The tracer: every store, exactly and in order, of code that knows nothing of it.
 #include "tracer/store_tracer.hpp"
 
 #include <fmt/format.h>

@@ -1,5 +1,8 @@
+// ctest-labels: noasan
+// ctest-timeout: 600
+//
 // Every call of the API is crashed in every window and judged (fuzz/subjects/workloads.cpp): a
-// bounded campaign. `holdfast crash run` goes further. ctest-labels: noasan ctest-timeout: 600
+// bounded campaign. `holdfast crash run` goes further.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

@@ -1,6 +1,8 @@
+// ctest-labels: noasan
+//
 // `Pool::commit`, in each of its ways, crashed by the harness in every state that a crash may
 // leave: all of its words are as before or all as after, and what the thread has flushed and not
-// drained before the commit is there if they are as after. ctest-labels: noasan
+// drained before the commit is there if they are as after.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -14,13 +16,14 @@ namespace holdfast::test {
 namespace {
 
 constexpr std::size_t kPoolBytes = std::size_t{8} << 20, kRootBytes = 8192;
-constexpr std::size_t kContentAt = 4096;
+constexpr std::size_t kContentAt = kRootBytes - 64;
 constexpr const char* kTestLayout = "commit-test";
 
 struct Case {
     std::size_t words;
-    std::size_t unchanged;  // so many more that have their value already
-    bool body;              // writes as many bytes in the same transaction
+    std::size_t unchanged;     // so many more that have their value already
+    bool body;                 // writes as many bytes in the same transaction
+    std::size_t states = 300;  // to try at each point; long commits have many points
 };
 void PrintTo(const Case& each, std::ostream* out) {
     *out << each.words << " words, " << each.unchanged << " unchanged"
@@ -100,18 +103,65 @@ class Commit : public testing::TestWithParam<Case> {};
 TEST_P(Commit, LeavesTheWordsBeforeOrAfter) {
     CommitSubject subject(GetParam());
     const crash::Outcome outcome =
-        value_of(crash::run(subject, {.states_per_window = 300, .jobs = 2}));
+        value_of(crash::run(subject, {.states_per_window = GetParam().states, .jobs = 2}));
     for (const crash::Violation& violation : outcome.violations)
         ADD_FAILURE() << violation.text << "\n  " << violation.token;
     EXPECT_GT(outcome.states, 30U) << "hardly anything was judged";
 }
 
-// One word; the redo log alone; undo log and redo log; and a transaction with a body.
+// One word; the redo log alone; undo log and redo log; a transaction with a body; and logs longer
+// than a lane has room for: of undo words, of publish words, of both.
 INSTANTIATE_TEST_SUITE_P(Of, Commit,
                          testing::Values(Case{1, 0, false}, Case{1, 3, false}, Case{2, 0, false},
                                          Case{3, 1, false}, Case{24, 0, false}, Case{25, 0, false},
                                          Case{20, 30, false}, Case{1, 1, true}, Case{24, 0, true},
-                                         Case{60, 5, true}));
+                                         Case{60, 5, true}, Case{50, 0, false, 20},
+                                         Case{150, 0, true, 20}));
+
+// Where frames have taken all there was, what makes room again must not need any.
+TEST(CommitInAFullPool, NeedsNoRoomForItsLogs) {
+    const TemporaryPool place;
+    const auto pool =
+        value_of(pool::Pool::create(place.path(), kPoolBytes, 0600, true, kTestLayout, kRootBytes));
+    std::optional<pool::Offset> filler;  // larger than what there is for logs
+    pool::WriteSet none;
+    must(pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        auto made = scope.allocate(2 << 20);
+        if (!made) return std::unexpected(made.error());
+        filler = *made;
+        return {};
+    }));
+    // Chunk by chunk, as regions take them; an object has 16 bytes of header.
+    while (pool->commit(none, [&](pool::TransactionScope& scope) -> Result<void> {
+        const auto made = scope.allocate((256 << 10) - 16);
+        return made ? Result<void>() : std::unexpected(made.error());
+    })) {
+    }
+    const auto word_of = [&](std::size_t index) {
+        return reinterpret_cast<std::uint64_t*>(pool->at(*filler)) + 3 * index;
+    };
+    constexpr std::size_t kWords = 2000;
+    const auto commit = [&](std::uint64_t value, const pool::Pool::Body& body) {
+        pool::WriteSet writes;
+        for (std::size_t i = 0; i < kWords; ++i)
+            writes.store(word_of(i), value,
+                         i % 2 == 0 ? pool::WordClass::undo : pool::WordClass::publish);
+        return pool->commit(writes, body);
+    };
+    for (const std::uint64_t value : {1, 2, 3}) {
+        must(commit(value, {}));
+        for (std::size_t i = 0; i < kWords; ++i) ASSERT_EQ(*word_of(i), value);
+    }
+    // What does not fit is refused, with the reason, and changes nothing.
+    const auto done = commit(4, [&](pool::TransactionScope& scope) -> Result<void> {
+        const std::vector<std::byte> content(2 << 20);
+        scope.write(pool->at(*filler), content);
+        return {};
+    });
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code, ErrorCode::no_space) << done.error().message;
+    for (std::size_t i = 0; i < kWords; ++i) ASSERT_EQ(*word_of(i), 3u);
+}
 
 }  // namespace
 }  // namespace holdfast::test

@@ -1,5 +1,7 @@
+// ctest-labels: noasan
+//
 // A region's record with a flipped bit: refused by open, told by verify, put right by repair; with
-// more than one, refused by all. ctest-labels: noasan
+// more than one, refused by all.
 #include "recovery/mend_region_record.hpp"
 
 #include <gmock/gmock.h>

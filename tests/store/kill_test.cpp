@@ -1,6 +1,9 @@
+// ctest-labels: noasan
+// ctest-timeout: 600
+//
 // A child works on a pool, says through a pipe what was acknowledged, and is killed at a random
 // moment; the parent reopens and checks: exactly the acknowledged state, or that and the one call
-// in flight. One pool lives through all rounds. ctest-labels: noasan ctest-timeout: 600
+// in flight. One pool lives through all rounds.
 #include <fmt/format.h>
 #include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,6 @@
-// Overcommit policies and the commit charge (overcommit.hpp). ctest-labels: tsan
+// ctest-labels: tsan
+//
+// Overcommit policies and the commit charge (overcommit.hpp).
 #include "holdfast/overcommit.hpp"
 
 #include <gmock/gmock.h>

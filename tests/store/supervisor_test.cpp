@@ -1,4 +1,6 @@
-// Supervisor objects, and spaces that share their half (supervisor.hpp). ctest-labels: tsan
+// ctest-labels: tsan
+//
+// Supervisor objects, and spaces that share their half (supervisor.hpp).
 #include "holdfast/supervisor.hpp"
 
 #include <gmock/gmock.h>
