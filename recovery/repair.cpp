@@ -145,6 +145,7 @@ class Repairer {
                 return trim_annotation(memory_, *record_at(damage.frame), damage.key,
                                        damage.number);
             case Remedy::clear_frame:
+                // A crash in between leaves what is not zeros yet, which is found again.
                 pool_.fill(memory_.host(damage.frame), 0, kPageSize);
                 pool_.drain();
                 return {};
@@ -287,22 +288,19 @@ class Repairer {
         });
     }
 
-    // Nothing but the name leads to a space record, by its number: its generation may be any.
+    // A device's is always the same. Nothing but the name leads to a space record, by its number:
+    // its generation may be any. By one commit: a crash before it leaves the damage.
     Result<void> remake_metadata(FrameNumber frame) {
         const memory::MetadataWords words = memory_.metadata(frame);
         const memory::Region* const region = memory_.region_of(frame);
-        if (region->has_fixed_frames()) {
-            const FrameMetadata fixed = FrameMetadata::of_device(frame - region->base());
-            pool::WriteSet writes;
-            writes.store(words.word0, fixed.word0(words.home), pool::WordClass::publish);
-            writes.store(words.word1(), fixed.word1(), pool::WordClass::publish);
-            return pool_.commit(writes);
-        }
-        const FrameMetadata metadata{
-            .kind = FrameKind::space_record,
-            .references = 1,
-            .generation = FrameMetadata::generation_of(pool::load_word(words.word0)),
-            .owner = record_at(frame)->owner};
+        const FrameMetadata metadata =
+            region->has_fixed_frames()
+                ? FrameMetadata::of_device(frame - region->base())
+                : FrameMetadata{
+                      .kind = FrameKind::space_record,
+                      .references = 1,
+                      .generation = FrameMetadata::generation_of(pool::load_word(words.word0)),
+                      .owner = record_at(frame)->owner};
         pool::WriteSet writes;
         writes.store(words.word0, metadata.word0(words.home), pool::WordClass::publish);
         writes.store(words.word1(), metadata.word1(), pool::WordClass::publish);

@@ -25,6 +25,8 @@
 //     protect SPACE ADDRESS PAGES PROT
 //     write SPACE ADDRESS WORD            the first word of a page, and persists it
 //     write_unpersisted SPACE ADDRESS WORD   and does not
+//     device BYTES                        a device region, whose file is gone with the process
+//     mapdevice SPACE ADDRESS PAGES PROT PAGE    its frames from that page on
 //     handle SPACE ADDRESS PAGES          takes one, which leaves a mark
 //     prefer SPACE REGION
 //     grow BYTES

@@ -172,6 +172,7 @@ const std::vector<NamedWorkload>& workloads() {
             stack a 0x401e0000 40 rw
             write a 0x401fe000 7
             write a 0x401fb000 8
+            fault a 0x401f2000
         )"},
         {"stack_fork", "a stack of many tables that grows in a fork", R"(
             create a
@@ -732,7 +733,8 @@ const std::vector<NamedWorkload>& workloads() {
             repair
         )"},
         {"create_store", "the making of the pool and its first space", "create a\n"},
-        {"long_transaction", "so many words that libpmemobj's logs are chained", R"(
+        {"long_transaction", "so many words that libpmemobj's logs are chained",
+         R"(
             create a
             map a 0x40000000 400 rw
             operations

@@ -225,6 +225,8 @@ class Store {
     detail::StoreState& state() const { return *state_; }
 
   private:
+    Result<unsigned> add_file_region(const std::string& path, const ExternalRegionOptions& options,
+                                     RegionKind kind);
     VerifyReport verify_at_rest(const VerifyOptions& options) const;
 
     std::shared_ptr<detail::StoreState> state_;

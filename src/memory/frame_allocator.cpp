@@ -395,13 +395,16 @@ Result<void> FrameAllocator::initialize(const Region& region, std::uint64_t fram
     return memory_.initialize_metadata(region, frames);
 }
 
-FreeFrames FrameAllocator::count_free() {
+FreeFrames FrameAllocator::count_free(bool for_anybody) {
     collect_retired();
     const std::scoped_lock lock(mutex_);
     know_regions();
     FreeFrames free{.frames = held_back_.size()};
     for (std::size_t region = 0; region < regions_.size(); ++region) {
         if (memory_.regions()[region].has_fixed_frames()) continue;
+        if (for_anybody &&
+            (memory_.regions()[region].kind() != RegionKind::pool || !may_give(region)))
+            continue;
         std::uint64_t all_free_in_a_row = 0;
         for (std::size_t k = 0; k < regions_[region].chunks.size(); ++k) {
             std::unique_ptr<FreeChunk> read;

@@ -82,7 +82,8 @@ class FrameAllocator {
     std::unique_lock<std::mutex> hold() { return std::unique_lock(mutex_); }
 
     // Proportional to all frames of the store but those of devices; changes nothing on the medium.
-    FreeFrames count_free();
+    // `for_anybody`: only those that a call without a wish for a region could be given.
+    FreeFrames count_free(bool for_anybody = false);
     // Frames whose metadata failed its check when it was read.
     std::uint64_t damaged_frames() const { return damaged_; }
 

@@ -333,13 +333,11 @@ Result<void> PhysicalMemory::initialize_metadata(const Region& region, std::uint
                                                  pool_.path(), region.index()));
     for (std::uint64_t at = from; at < up_to; ++at) {
         const MetadataWords words = region.metadata(region.base() + at);
-        const bool is_device = region.kind() == RegionKind::device;
-        const FrameMetadata fixed = FrameMetadata::of_device(at);
-        pool::store_word(
-            words.word0,
-            is_device ? fixed.word0(words.home) : FrameMetadata::free_word0(words.home, 0),
-            std::memory_order_relaxed);
-        pool::store_word(words.word1(), is_device ? fixed.word1() : 0, std::memory_order_relaxed);
+        const FrameMetadata first = region.has_fixed_frames()
+                                        ? FrameMetadata::of_device(at)
+                                        : FrameMetadata{.kind = FrameKind::free};
+        pool::store_word(words.word0, first.word0(words.home), std::memory_order_relaxed);
+        pool::store_word(words.word1(), first.word1(), std::memory_order_relaxed);
     }
     pool_.flush(region.metadata(region.base() + from).word0,
                 (up_to - from) * format::kFrameMetadataBytes);

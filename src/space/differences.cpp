@@ -178,9 +178,11 @@ class Comparison {
             return nullptr;
         }
         const std::uint64_t offset = page % table::entry_pages(side.entry_level);
-        const FrameNumber frame = memory_.current(side.entry.frame() + offset);
+        // Asked of a huge frame's first: only that one has the mark of what this process has
+        // filled.
+        const FrameNumber frame = memory_.current(side.entry.frame());
         if (memory_.out_of_reach(frame)) return std::nullopt;
-        const std::byte* const host = memory_.host(frame);
+        const std::byte* const host = memory_.host(frame + offset);
         if (host == nullptr) return std::nullopt;
         return host;
     }

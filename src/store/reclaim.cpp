@@ -31,7 +31,8 @@ namespace {
 // So many pages go out by the same two commits and one grace period.
 constexpr std::uint64_t kPagesAtOnce = 24;
 
-// Of pages that go with the space: below links that are its alone, and of its own lineage.
+// Of pages in the pool that go with the space: below links that are its alone, and of its own
+// lineage.
 std::uint64_t private_pages(const memory::PhysicalMemory& memory, FrameNumber table,
                             const table::TablePosition& position) {
     std::uint64_t pages = 0;
@@ -41,9 +42,11 @@ std::uint64_t private_pages(const memory::PhysicalMemory& memory, FrameNumber ta
         if (!entry.is_present()) continue;
         const auto metadata = memory.valid_metadata(entry.frame());
         if (!metadata || metadata->references != 1 || metadata->owner != position.owner) continue;
-        if (!entry.is_table(position.level))
-            pages += format::frames_of(metadata->kind);
-        else if (entry.is_writable() && !position.leads_away(slot))
+        if (!entry.is_table(position.level)) {
+            const memory::Region* const region = memory.region_of(memory.current(entry.frame()));
+            if (region != nullptr && region->kind() == RegionKind::pool)
+                pages += format::frames_of(metadata->kind);
+        } else if (entry.is_writable() && !position.leads_away(slot))
             pages += private_pages(memory, memory.current(entry.frame()), position.child(slot));
     }
     return pages;
@@ -54,6 +57,14 @@ std::uint64_t private_pages(const memory::PhysicalMemory& memory, const SpaceSta
     const table::Root root = space.root();
     if (root.entry.is_empty()) return 0;
     return private_pages(memory, memory.current(root.entry.frame()), table::top_position(root));
+}
+
+// Free or not.
+std::uint64_t frames_in_pool(const memory::PhysicalMemory& memory) {
+    std::uint64_t frames = 0;
+    for (const memory::Region& region : memory.regions())
+        if (region.kind() == RegionKind::pool) frames += region.frame_count();
+    return frames;
 }
 
 }  // namespace
@@ -249,6 +260,7 @@ std::vector<std::shared_ptr<SpaceState>> StoreState::all_spaces() {
 bool StoreState::reclaim_from_others(std::uint64_t pages) {
     if (reclaim_policy().frames != FramePolicy::global || !allocator.charges().is_on())
         return false;
+    if (pages > frames_in_pool(memory)) return false;  // in vain
     // Whoever holds the commit lock is about to need it for that.
     if (commit_mutex.is_held_by_this_thread()) return false;
     std::uint64_t evicted = 0;
@@ -266,7 +278,7 @@ bool StoreState::reclaim_from_others(std::uint64_t pages) {
 
 bool StoreState::reclaim_for(const std::shared_ptr<SpaceState>& space, const SpaceState& asked,
                              std::uint64_t pages) {
-    if (pages == 0) return false;
+    if (pages == 0 || pages > frames_in_pool(memory)) return false;
     if (allocator.charges().is_on()) {
         if (reclaim_from_others(kPagesAtOnce)) return true;
         TransactionState transaction(shared_from_this());
@@ -281,7 +293,8 @@ bool StoreState::reclaim_for(const std::shared_ptr<SpaceState>& space, const Spa
 bool StoreState::release_victim(const SpaceState& requester, const SpaceState& asked,
                                 std::uint64_t pages) {
     // Something else is short if there are frames: nobody is removed for it. (A few are held back.)
-    const std::uint64_t free = allocator.count_free().frames;
+    // Those of a swap region, or of one beside the pool, are of no use to who has no wish for it.
+    const std::uint64_t free = allocator.count_free(true).frames;
     if (free >= pages + memory::FrameAllocator::kHeldBack) return false;
     std::vector<std::pair<std::uint64_t, std::shared_ptr<SpaceState>>> scores;
     for (const auto& space : all_spaces()) {

@@ -221,8 +221,9 @@ std::expected<std::span<std::byte>, Fault> Space::frame_bytes(VirtAddr page) {
         found = translate(page.page_floor());
     }
     const memory::PhysicalMemory& memory = state_->store->memory;
-    if (found && found->physical.frame() == memory.zero_frame()) {
-        // Whoever may write to it, nobody may write to that of all.
+    if (found && !found->protection.writable()) {
+        // Forks and snapshots may have it too, or all, as the frame of zeros, and nothing in the
+        // entry says so.
         TransactionState transaction(state_->store);
         if (!transaction.unshare(state_, page) || !transaction.commit())
             return std::unexpected(space::refused(*found, protection::w, page));

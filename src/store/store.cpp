@@ -96,37 +96,31 @@ Result<void> check_region_size(std::uint64_t size_bytes, bool may_be_none) {
 }
 }  // namespace
 
-Result<unsigned> Store::add_external_region(const std::string& path,
-                                            const ExternalRegionOptions& options) {
+Result<unsigned> Store::add_file_region(const std::string& path,
+                                        const ExternalRegionOptions& options, RegionKind kind) {
     if (auto fine = check_region_size(options.size_bytes, true); !fine)
         return std::unexpected(fine.error());
     if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
     const table::ChangeGate::Inside inside(state_->gate);
     const StoreState::CommitLock lock(state_->commit_mutex);
-    return state_->memory.add_external_region(path, options);
+    return state_->memory.add_external_region(path, options, kind);
+}
+
+Result<unsigned> Store::add_external_region(const std::string& path,
+                                            const ExternalRegionOptions& options) {
+    return add_file_region(path, options, RegionKind::external);
 }
 
 Result<unsigned> Store::add_swap_region(const std::string& path, std::uint64_t size_bytes) {
-    if (auto fine = check_region_size(size_bytes, true); !fine)
-        return std::unexpected(fine.error());
-    if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
-    const table::ChangeGate::Inside inside(state_->gate);
-    const StoreState::CommitLock lock(state_->commit_mutex);
-    auto added =
-        state_->memory.add_external_region(path, {.size_bytes = size_bytes}, RegionKind::swap);
+    auto added = add_file_region(path, {.size_bytes = size_bytes}, RegionKind::swap);
     if (added) state_->count_frames();
     return added;
 }
 
+// The records of its frames are made when they are first mapped.
 Result<unsigned> Store::add_device_region(const std::string& path,
                                           const ExternalRegionOptions& options) {
-    if (auto fine = check_region_size(options.size_bytes, true); !fine)
-        return std::unexpected(fine.error());
-    if (auto begun = state_->begin_changes(); !begun) return std::unexpected(begun.error());
-    const table::ChangeGate::Inside inside(state_->gate);
-    const StoreState::CommitLock lock(state_->commit_mutex);
-    // The records of its frames are made when they are first mapped.
-    return state_->memory.add_external_region(path, options, RegionKind::device);
+    return add_file_region(path, options, RegionKind::device);
 }
 
 Result<unsigned> Store::add_volatile_region(std::uint64_t size_bytes, LossPolicy loss) {

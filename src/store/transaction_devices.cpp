@@ -52,10 +52,17 @@ Result<void> TransactionState::map_device(const std::shared_ptr<SpaceState>& spa
                         size, device.offset, device.region, page_size));
     const std::uint64_t end = (device.offset + size) >> kPageShift;
     if (region.reachable_frames() < end) return refuse(ErrorCode::lost, region.trouble());
+    // What was detached can be reached until the store is closed, and is nobody's afterwards.
+    if (region.state() == RegionState::detached || region.is_outlived())
+        return refuse(ErrorCode::lost,
+                      fmt::format("region {} was detached while the store is open; what it has now "
+                                  "can be mapped when the store is opened again",
+                                  device.region));
     TableEditor editor(session_, (*joined)->root);
     const auto place = unmapped_place(editor, **joined, pages);
     if (!place) return std::unexpected(place.error());
-    // Durable before any entry leads there; they say the same whoever writes them, and for ever.
+    // Durable before any entry leads there; they say the same whoever writes them, and for ever. A
+    // crash between this and the commit leaves records that no entry names.
     if (region.initialized() < end)
         if (auto done = store_->allocator.initialize(region, end); !done) return done;
     if (auto done = annotate(**joined, pages, options); !done) return done;

@@ -55,7 +55,7 @@ Result<void> TransactionState::map_stack(TableEditor& editor, PageRange pages,
 }
 
 Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& of, VirtAddr address,
-                                          bool populate) {
+                                          bool for_writing) {
     const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
     if (auto fine = check_half(*space, "access", {address, 1}, {}); !fine)
         return std::unexpected(fine.error());
@@ -65,7 +65,11 @@ Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& of,
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = table::page_index(address, space->levels);
-    if (populate)
+    // What is only read has the frame of zeros, and takes none.
+    std::optional<table::TakenFrame> zero;
+    if (!for_writing)
+        if (const auto frame = store_->zero_frame()) zero = *frame;
+    if (!zero)
         if (auto room = make_way(**joined, 1); !room) return std::unexpected(room.error());
     TableEditor editor(session_, (*joined)->root);
     auto grown = editor.grow_down(page);
@@ -75,9 +79,14 @@ Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& of,
     // What is charged is what the stack has, not what it may become.
     if (auto fine = spoiled_by(charge_since(**joined, **grown, 0)); !fine)
         return std::unexpected(fine.error());
-    if (!populate) return true;
-    if (auto done = spoiled_by(editor.populate(page, *where)); !done)
-        return std::unexpected(done.error());
+    // The page in the same commit: a crash leaves a stack that the access has not met, or one that
+    // has grown and has the page.
+    Result<void> done;
+    if (!zero)
+        done = editor.populate(page, *where);
+    else if (const auto read = editor.populate_zero(page, *zero); !read)
+        done = std::unexpected(read.error());
+    if (done = spoiled_by(std::move(done)); !done) return std::unexpected(done.error());
     return true;
 }
 

@@ -229,6 +229,22 @@ Result<void> TransactionState::check_page_size(const Joined& joined, Range range
                             options.page_size == PageSize::size_2MiB ? "2 MiB" : "1 GiB", size));
 }
 
+// A new entry is taken for right, so what is lost must not get one.
+Result<void> TransactionState::check_shareable(const SpaceState& source, std::uint64_t page,
+                                               FrameNumber frame) const {
+    const memory::PhysicalMemory& memory = store_->memory;
+    std::optional<FaultKind> lost = memory.out_of_reach(memory.current(frame));
+    const auto metadata = session_.metadata(memory.current(frame));
+    if (!lost && metadata && metadata->kind == format::FrameKind::shared_data &&
+        !metadata->is_fixed())
+        lost = memory.file_out_of_reach(metadata->owner, metadata->index);
+    if (!lost) return {};
+    return fail(ErrorCode::lost,
+                fmt::format("{:#x} of space \"{}\" cannot be shared: {}; `verify` says more",
+                            table::address_of_page(page, source.levels).bits(), source.name(),
+                            to_string(*lost)));
+}
+
 Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& space, Range range,
                                           Protection protection,
                                           const std::shared_ptr<SpaceState>& source,
@@ -277,6 +293,8 @@ Result<void> TransactionState::map_shared(const std::shared_ptr<SpaceState>& spa
         if (auto done = source_editor.unshare_page(page, *where); !done) return spoiled_by(done);
         auto found = source_editor.find(page);
         if (!found) return spoiled_by(std::unexpected(found.error()));
+        if (auto fine = check_shareable(*source, page, found->entry.frame()); !fine)
+            return spoiled_by(fine);
         frames.push_back(found->entry.frame());
     }
     from.changed.add(source_pages.begin, source_pages.end);

@@ -57,10 +57,10 @@ class TransactionState {
     Result<void> populate(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                           bool for_writing);
     Result<void> unshare(const std::shared_ptr<SpaceState>& space, VirtAddr address);
-    // The stack in whose room the address is grows down to it, and its page gets a frame if it is
-    // to be populated; false if it would come too near to another mapping.
+    // The stack in whose room the address is grows down to it, and its page gets a frame, as by
+    // `populate`; false if it would come too near to another mapping.
     Result<bool> grow_stack(const std::shared_ptr<SpaceState>& space, VirtAddr address,
-                            bool populate);
+                            bool for_writing);
     Result<void> fill(const std::shared_ptr<SpaceState>& space, VirtAddr address,
                       std::span<const std::byte> source);
 
@@ -142,6 +142,8 @@ class TransactionState {
     Result<void> check_unshared(const SpaceState& supervisor);
     Result<void> check(const Joined& joined, const char* action, Range range,
                        std::optional<Protection> protection, table::PageRange& pages) const;
+    Result<void> check_shareable(const SpaceState& source, std::uint64_t page,
+                                 FrameNumber frame) const;
     static Result<void> check_page_size(const Joined& joined, Range range,
                                         const MapOptions& options);
     // Where the pages are to be mapped, which nothing is yet.

@@ -173,11 +173,14 @@ Result<std::array<std::uint16_t, format::kEntriesPerTable>> EditSession::split(F
     });
     if (!named) return std::unexpected(named.error());
     const FrameKind kind = format::leaf_kind(level - 1);
+    // Parts of what volatile memory has lost are lost, too.
+    const bool is_lost = memory().out_of_reach(frame).has_value();
     std::array<std::uint16_t, format::kEntriesPerTable> generations{metadata->generation};
     for (unsigned part = 1; part < format::kEntriesPerTable; ++part) {
         const std::uint64_t at = part * format::frames_of(kind);
         generations[part] =
             take_into_use(frame + at, kind, metadata->owner, metadata->index + at, true).generation;
+        if (is_lost) memory().set_filled(frame + at, false);
     }
     metadata->kind = kind;
     if (payer_) services_.allocator.charges().charge(frame, format::frames_of(kind), *payer_);
@@ -380,6 +383,10 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
         store_undo(services_.build_log.slot_word(*build_),
                    memory::BuildLog::empty_slot_word(build_->slot));
     }
+    // Before anybody can write to them, since a write makes the cache forget. Nobody takes the
+    // slots before the commit, and if there is none the frames are given back and forgotten.
+    for (const auto& [page, slot] : swapped_in_)
+        memory().swap_cache().remember(page.frame, page.generation, slot);
     // Commit point: in here. What was flushed above is drained before it by libpmemobj's own
     // fence; a crash before it leaves the write set's words as they were and the build slot
     // occupied, a crash after it the new words and an empty slot.
@@ -387,8 +394,6 @@ Result<void> EditSession::commit(const pool::Pool::Body& body) {
 
     for (const FrameNumber table : taken_) memory().window_of(table)->set_validated(table, true);
     services_.limbo.pushed(detached_.size());
-    for (const auto& [page, slot] : swapped_in_)
-        memory().swap_cache().remember(page.frame, page.generation, slot);
     // Before the commit lock is let go, and so before anybody claims it.
     if (leaves_readers_) services_.former_readers.add();
     for (const memory::Extent& extent : released_) {

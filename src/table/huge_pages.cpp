@@ -100,6 +100,9 @@ Result<TakenFrame> TableEditor::split_leaf(FrameNumber table, const TablePositio
             session_.store_entry(made->frame, part, Entry(leaf.bits() | (entry.bits() & kSeen)));
         }
         session_.flush_entries(made->frame, 0, kEntriesPerTable);
+        // Whose memory is out of reach stays a fault: each entry is checked when it is met.
+        if (gone || !check_reach(old, child.first_page(), entry_pages(position.level)))
+            session_.distrust(made->frame);
     } else {
         session_.drop_shared(old);
         moved_.push_back({child.first_page(), child.first_page() + entry_pages(position.level)});

@@ -128,7 +128,8 @@ Result<TableEditor::SwappedOut> TableEditor::swap_out(std::uint64_t page,
     const auto metadata = session_.metadata_of(frame);
     if (!metadata) return std::unexpected(metadata.error());
     // Not written since it came back: its bytes are in the slot that it came from, if nobody has
-    // that by now. They were made durable there by the commit that first sent it out.
+    // that by now. They were made durable there by the commit that first sent it out: a crash
+    // before this commit leaves the page in its frame and a free slot, one after it the slot.
     const auto slot = (found->entry.bits() & Entry::kDirty) != 0
                           ? std::nullopt
                           : memory.swap_cache().slot_of(frame, metadata->generation);

@@ -315,10 +315,12 @@ Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placeme
                                    unsigned largest_level) {
     auto found = find_to_edit(page);
     if (!found) return std::unexpected(found.error());
-    if (found->entry.is_present()) return {};  // somebody was faster
-    if (found->entry.is_empty() || found->entry.absent_kind() != AbsentKind::demand_zero)
+    if (found->entry.is_empty())
         return fail(ErrorCode::not_mapped, fmt::format("nothing is mapped at {:#x}",
                                                        address_of_page(page, root_.levels).bits()));
+    // Somebody was faster; who asks looks again, at a page with a frame, or swapped out already.
+    if (found->entry.is_present() || found->entry.absent_kind() != AbsentKind::demand_zero)
+        return {};
     unsigned wished = std::min(1 + static_cast<unsigned>(found->entry.payload()), largest_level);
     for (;;) {
         const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
@@ -344,27 +346,17 @@ Result<void> TableEditor::populate(std::uint64_t page, memory::Placement placeme
 }
 
 Result<bool> TableEditor::populate_zero(std::uint64_t page, const TakenFrame& zero) {
-    for (;;) {
-        const auto found = find_to_edit(page);
-        if (!found) return std::unexpected(found.error());
-        const Entry entry = found->entry;
-        if (entry.is_empty() || entry.is_present() ||
-            entry.absent_kind() != AbsentKind::demand_zero || entry.payload() != 0)
-            return false;
-        const TablePosition position{found->level, root_.owner, page >> (9 * found->level)};
-        if (found->level == 1) {
-            link(found->table, found->slot,
-                 Entry::leaf(zero.frame, entry.protection(), position.entry(found->slot),
-                             zero.generation, format::Sharing::copy_on_write));
-            return true;
-        }
-        if (auto made = split_absent(found->table, position, found->slot, entry); !made)
-            return std::unexpected(made.error());
-    }
+    const auto found = find(page);
+    if (!found) return std::unexpected(found.error());
+    if (found->entry.payload() != 0) return false;
+    return fill_absent(
+        page, AbsentKind::demand_zero, [&] { return Result<TakenFrame>(zero); },
+        format::Sharing::copy_on_write);
 }
 
 Result<bool> TableEditor::fill_absent(std::uint64_t page, AbsentKind kind,
-                                      const std::function<Result<TakenFrame>()>& frame) {
+                                      const std::function<Result<TakenFrame>()>& frame,
+                                      format::Sharing sharing) {
     auto found = find_to_edit(page);
     const auto is_so = [&] {
         return !found->entry.is_empty() && !found->entry.is_present() &&
@@ -383,7 +375,7 @@ Result<bool> TableEditor::fill_absent(std::uint64_t page, AbsentKind kind,
     const TablePosition position{1, root_.owner, page / kEntriesPerTable};
     link(found->table, found->slot,
          Entry::leaf(taken->frame, found->entry.protection(), position.entry(found->slot),
-                     taken->generation));
+                     taken->generation, sharing));
     return true;
 }
 

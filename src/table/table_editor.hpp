@@ -99,7 +99,8 @@ class TableEditor {
     // ready, and which has one reference more for it. False if it is not so (any more); nobody is
     // asked then.
     Result<bool> fill_absent(std::uint64_t page, format::AbsentKind kind,
-                             const std::function<Result<TakenFrame>()>& frame);
+                             const std::function<Result<TakenFrame>()>& frame,
+                             format::Sharing sharing = format::Sharing::exclusive);
     // Gives the page a frame of its own, with the same bytes, if forks or snapshots share the one
     // it has: it may then be written, if its mapping permits it.
     Result<void> unshare_page(std::uint64_t page, memory::Placement placement = {});

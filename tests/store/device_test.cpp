@@ -16,6 +16,7 @@
 #include "holdfast/tlb.hpp"
 #include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
+#include "support/words.hpp"
 
 namespace holdfast::test {
 namespace {
@@ -31,14 +32,6 @@ constexpr std::uint64_t kRegionBytes = 4 * kHuge;
 
 Range pages(std::uint64_t first, std::uint64_t count) {
     return {kStart + first * kPageSize, count * kPageSize};
-}
-void put(Space& space, VirtAddr at, std::uint64_t word) {
-    must(space.write(at, std::as_bytes(std::span(&word, 1))));
-}
-std::uint64_t get(const Space& space, VirtAddr at) {
-    std::uint64_t word = ~std::uint64_t{0};
-    must(space.read(at, std::as_writable_bytes(std::span(&word, 1))));
-    return word;
 }
 
 class Device : public testing::Test {
@@ -187,6 +180,54 @@ TEST_F(Device, IsKnownAgainAfterARestart) {
     fs::rename(file + ".away", file);
     reopen();
     EXPECT_EQ(get(space, pages(0, 1).start), 0x1234u);
+}
+
+// Neither the table that a huge page is split into, nor one that gets an entry of its own, may be
+// trusted with what cannot be reached.
+TEST_F(Device, WhatIsAwayStaysAFaultWhenItIsSplitOrShared) {
+    must(space.map(pages(0, 512), protection::rw, device(0, 0, PageSize::size_2MiB)));
+    space = Space(nullptr);
+    store = Store(nullptr);
+    fs::rename(file, file + ".away");
+    store = pool.open();
+    space = value_of(store.open_space("space"));
+    must(space.unmap(pages(3, 1)));
+    must(space.protect(pages(5, 1), protection::r));
+    for (const std::uint64_t at : {0, 4, 5, 511}) {
+        const auto found = space.translate(pages(at, 1).start);
+        ASSERT_FALSE(found) << at;
+        EXPECT_EQ(found.error().kind, FaultKind::region_missing) << at;
+    }
+    Space other = value_of(store.create_space("other"));
+    must(other.map(pages(100, 1), protection::rw));
+    const auto refused = other.map_shared(pages(0, 1), protection::rw, space, pages(4, 1));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::lost);
+    EXPECT_THAT(refused.error().message, HasSubstr("region"));
+    EXPECT_EQ(other.translate(pages(0, 1).start).error().kind, FaultKind::not_mapped);
+    other = Space(nullptr);
+    fs::rename(file + ".away", file);
+    reopen();
+    put(space, pages(4, 1).start, 7);
+    EXPECT_EQ(in_file(4 * kPageSize), 7u);
+}
+
+// What was detached can be reached until the store is closed, and is nobody's afterwards.
+TEST_F(Device, DetachedAndReplacedInOneOpeningIsNotMapped) {
+    must(space.map(pages(0, 512), protection::rw, device(0, kHuge)));
+    must(space.unmap(pages(0, 512)));  // its frames have records
+    must(store.detach_region(region));
+    EXPECT_EQ(space.map(pages(10, 1), protection::rw, device()).error().code, ErrorCode::lost);
+    fs::remove(file);
+    must(store.replace_region(region, file));
+    const auto refused = space.map(pages(10, 4), protection::rw, device());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::lost);
+    reopen();
+    must(space.map(pages(10, 4), protection::rw, device()));
+    put(space, pages(10, 1).start, 5);
+    EXPECT_EQ(in_file(0), 5u);
+    value_of(store.release_limbo());
 }
 
 // Another file in its place has other frames, with numbers that no entry has.

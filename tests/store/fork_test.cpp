@@ -182,6 +182,24 @@ TEST_F(Forks, FramesInPlaceAreCopiedBeforeTheyAreGiven) {
     EXPECT_EQ(word(fork, kStart), 2u);
 }
 
+// Nothing in the entry of a page that may not be written says that others have it too.
+TEST_F(Forks, FramesOfReadOnlyPagesAreCopiedBeforeTheyAreGiven) {
+    must(space.map({kStart, kPageSize}, protection::rw));
+    write(space, kStart, 1);
+    must(space.protect({kStart, kPageSize}, protection::r));
+    const Space kept = value_of(store.create_snapshot("space", "kept"));
+    Space fork = value_of(store.fork_space("space", "fork"));
+    const auto bytes = space.frame_bytes(kStart);
+    ASSERT_TRUE(bytes);
+    (*bytes)[0] = std::byte{2};
+    EXPECT_EQ(word(space, kStart), 2u);
+    EXPECT_EQ(word(kept, kStart), 1u);
+    EXPECT_EQ(word(fork, kStart), 1u);
+    EXPECT_EQ(space.translate(kStart)->protection, protection::r);
+    EXPECT_FALSE(Space(kept).frame_bytes(kStart)) << "a snapshot's";
+    expect_clean(store);
+}
+
 TEST_F(Forks, FaultMakesTheAccessPossible) {
     must(space.map({kStart, 2 * kPageSize}, protection::rw, {.lazy = true}));
     must(space.map({page(2), kPageSize}, protection::r));

@@ -15,6 +15,7 @@
 #include "holdfast/verify.hpp"
 #include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
+#include "support/words.hpp"
 
 namespace holdfast::test {
 namespace {
@@ -29,15 +30,6 @@ const MapOptions kHugeOptions{.page_size = PageSize::size_2MiB};
 const MapOptions kLazyHuge{.lazy = true, .page_size = PageSize::size_2MiB};
 
 VirtAddr page(std::uint64_t number) { return kStart + number * kPageSize; }
-
-void put(Space& space, VirtAddr at, std::uint64_t word) {
-    must(space.write(at, std::as_bytes(std::span(&word, 1))));
-}
-std::uint64_t get(const Space& space, VirtAddr at) {
-    std::uint64_t word = ~std::uint64_t{0};
-    must(space.read(at, std::as_writable_bytes(std::span(&word, 1))));
-    return word;
-}
 
 class HugePages : public testing::Test {
   protected:
@@ -327,6 +319,38 @@ TEST(HugePagesOf1GiB, AreSplitStepByStep) {
     must(space.unmap({kStart, 1_GiB}));
     value_of(store.release_limbo(~std::uint64_t{0}));
     EXPECT_EQ(value_of(store.info()).frames.free_1GiB, 3u);
+    expect_clean(store);
+}
+
+// Only a huge frame's first has the mark of what this process has filled: parts have it from there.
+TEST(HugePagesOfVolatileMemory, AreLostInPartsToo) {
+    const TemporaryPool pool;
+    Store store = pool.create(48_MiB);
+    const unsigned region = value_of(store.add_volatile_region(12_MiB, LossPolicy::fault));
+    Space space = value_of(store.create_space("space", {.region = region}));
+    must(space.map({kStart, 4_MiB}, protection::rw, {.page_size = PageSize::size_2MiB}));
+    put(space, page(3), 7);
+    Space fork = value_of(store.fork_space("space", "fork"));
+    put(space, page(4), 8);
+    // The whole page was copied, and one small one differs.
+    const auto differing = value_of(differences(fork, space));
+    ASSERT_EQ(differing.size(), 1u);
+    EXPECT_EQ(differing[0].range, (Range{page(4), kPageSize}));
+
+    store = Store(nullptr);
+    space = Space(nullptr);
+    fork = Space(nullptr);
+    store = pool.open();
+    space = value_of(store.open_space("space"));
+    must(space.unmap({page(5), kPageSize}));
+    for (const std::uint64_t at : {0, 3, 4, 6, 511}) {
+        const auto found = space.translate(page(at));
+        ASSERT_FALSE(found) << at;
+        EXPECT_EQ(found.error().kind, FaultKind::volatile_lost) << at;
+    }
+    must(space.unmap({kStart, 4_MiB}));
+    must(store.remove_space("fork"));
+    value_of(store.release_limbo(~std::uint64_t{0}));
     expect_clean(store);
 }
 

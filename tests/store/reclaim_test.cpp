@@ -24,6 +24,7 @@
 #include "memory/reader_section.hpp"
 #include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
+#include "support/words.hpp"
 
 namespace holdfast::test {
 namespace {
@@ -35,14 +36,6 @@ constexpr VirtAddr kStart{0x4000'0000};
 
 VirtAddr page(std::uint64_t number) { return kStart + number * kPageSize; }
 
-void put(Space space, VirtAddr at, std::uint64_t word) {
-    must(space.write(at, std::as_bytes(std::span(&word, 1))));
-}
-std::uint64_t get(const Space& space, VirtAddr at) {
-    std::uint64_t word = ~std::uint64_t{0};
-    must(space.read(at, std::as_writable_bytes(std::span(&word, 1))));
-    return word;
-}
 FaultKind fault_at(const Space& space, VirtAddr at) {
     const auto found = space.translate(at);
     return found ? FaultKind::protection : found.error().kind;
@@ -339,6 +332,26 @@ TEST_F(Reclaim, AVictimIsReleasedIfThePolicySaysSo) {
     must(store.remove_space("kept"));
     value_of(store.release_limbo(~std::uint64_t{0}));
     EXPECT_TRUE(store.open_space("large"));
+}
+
+// Frames of a swap region are no reason to keep a victim, nor to remove one.
+TEST_F(Reclaim, FramesForAnybodyAreThePoolsAlone) {
+    memory::FrameAllocator& allocator = store.state().allocator;
+    const std::uint64_t before = allocator.count_free(true).frames;
+    const std::uint64_t all = allocator.count_free().frames;
+    EXPECT_EQ(before, all);
+    add_swap(4_MiB);
+    EXPECT_EQ(allocator.count_free(true).frames, before);
+    EXPECT_GT(allocator.count_free().frames, all + 900);
+}
+
+TEST_F(Reclaim, NobodyIsSwappedOutForWhatCannotBe) {
+    add_swap();
+    must(store.set_reclaim_policy({FramePolicy::global, OomPolicy::refuse}));
+    const Space other = filled_space("other", 100);
+    EXPECT_EQ(space.map({kStart, 1_GiB}, protection::rw).error().code, ErrorCode::no_space);
+    EXPECT_EQ(other.frame_use().evicted, 0u);
+    expect_filled(other, 100);
 }
 
 TEST_F(Reclaim, TheVictimIsTheOneWithMostOfItsOwn) {

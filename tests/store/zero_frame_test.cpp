@@ -9,6 +9,7 @@
 #include "holdfast/tlb.hpp"
 #include "store/store_state.hpp"
 #include "support/temporary_pool.hpp"
+#include "support/words.hpp"
 
 namespace holdfast::test {
 namespace {
@@ -18,14 +19,6 @@ using namespace holdfast::literals;
 constexpr VirtAddr kStart{0x4000'0000};
 
 VirtAddr page(std::uint64_t number) { return kStart + number * kPageSize; }
-void put(Space& space, VirtAddr at, std::uint64_t word) {
-    must(space.write(at, std::as_bytes(std::span(&word, 1))));
-}
-std::uint64_t get(const Space& space, VirtAddr at) {
-    std::uint64_t word = ~std::uint64_t{0};
-    must(space.read(at, std::as_writable_bytes(std::span(&word, 1))));
-    return word;
-}
 
 class ZeroFrame : public testing::Test {
   protected:

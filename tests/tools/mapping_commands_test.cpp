@@ -54,6 +54,8 @@ TEST_F(MappingCommands, ADeviceIsMappedByItsPlace) {
     EXPECT_EQ(well({"read", path(), "editor", "0x40001000", "5"}), "bytes");
     fails({"map", path(), "editor", "0x60000000", "64KiB", "--device", "0"}, 2, "invalid_argument",
           "pool");
+    fails({"map", path(), "editor", "0x60000000", "64KiB", "--offset", "4KiB"}, 2,
+          "invalid_argument", "--offset");
     const auto maps = json({"maps", path(), "editor"});
     EXPECT_TRUE(maps[0].at("device"));
     EXPECT_EQ(maps[0].at("resident_bytes"), 0);

@@ -188,8 +188,13 @@ void add_mapping_commands(CLI::App& app, Context& context) {
                     .add_option("--device", arguments.device,
                                 "the range is frames of this device region, by their place in it")
                     ->excludes(file);
-            add_size(command, "--offset", arguments.file.offset,
-                     "where in the file, or the device region, the range begins (0)");
+            CLI::Option* const offset =
+                add_size(command, "--offset", arguments.file.offset,
+                         "where in the file, or the device region, the range begins (0)");
+            command.parse_complete_callback([file, device, offset] {
+                if (offset->count() != 0 && file->count() + device->count() == 0)
+                    throw CLI::RequiresError("--offset", "--file or --device");
+            });
             CLI::Option* const shared = command.add_flag(
                 "--shared", arguments.file.shared,
                 "all who map the file so see what is written; `sync` writes it back");
