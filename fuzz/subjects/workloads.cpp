@@ -335,7 +335,7 @@ const std::vector<NamedWorkload>& workloads() {
         {"full_map", "a range for which there are not enough frames: taken and given back", R"(
             pool 10MiB
             create a
-            map a 0x40000000 1100 rw
+            map a 0x40000000 1000 rw
             operations
             full map a 0x80000000 600 rw
             map a 0x80000000 20 rw
@@ -343,7 +343,7 @@ const std::vector<NamedWorkload>& workloads() {
         {"full_transaction", "a transaction that finds the store full at its last call", R"(
             pool 10MiB
             create a
-            map a 0x40000000 1100 rw
+            map a 0x40000000 1000 rw
             operations
             begin
             map a 0x80000000 30 rw
