@@ -84,9 +84,11 @@ std::unique_lock<std::mutex> CommitCharge::known() {
         // Who is inside the gate may be about to tell of his commit: the gate comes first.
         lock.unlock();
         const table::ChangeGate::Closed at_rest(store_.gate);
+        // Without the mutex, which comes after the directory's: behind the closed gate it stays so.
+        Count counted = count();
         lock.lock();
         if (is_known_.load(std::memory_order_relaxed)) break;
-        count_ = count();
+        count_ = std::move(counted);
         is_known_.store(true);
     }
     return lock;
