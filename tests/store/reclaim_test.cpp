@@ -661,7 +661,7 @@ RC_GTEST_PROP(ReclaimProperty, NothingIsToBeSeenOfIt, ()) {
                 break;
             case 1:
                 if (spaces.size() < 4) {
-                    const std::string fork = name + std::to_string(step);
+                    const std::string fork = name + "." + std::to_string(step);
                     spaces.push_back(value_of(store.fork_space(name, fork)));
                     model[fork] = model[name];
                 }
