@@ -193,10 +193,9 @@ class MutantRunner {
         if (!run) return std::unexpected(run.error());
         std::vector<TraceMutation> places = places_for(run->trace, kind);
         // Most flushes of a long transaction are of lines that are flushed again.
-        if (kind != TraceMutation::Kind::duplicate_flush)
-            std::erase_if(places, [&](const TraceMutation& place) {
-                return redundant_on_sight(run->trace, place).has_value();
-            });
+        std::erase_if(places, [&](const TraceMutation& place) {
+            return redundant_on_sight(run->trace, place).has_value();
+        });
         const std::size_t step = places.size() / kPlacesPerInstance + 1;
         for (std::size_t i = 0; i < places.size(); i += step) {
             TracedRun planted{.initial_image = run->initial_image,

@@ -3,7 +3,8 @@
 #include <fmt/format.h>
 
 #include <charconv>
-#include <sstream>
+
+#include "subjects/random_script.hpp"
 
 namespace holdfast::crash {
 
@@ -767,34 +768,6 @@ const std::vector<NamedWorkload>& workloads() {
     };
     return all;
 }
-
-namespace {
-
-// Calls of a few spaces and places, so that they meet each other; only those that succeed.
-Result<Script> random_script(const std::string& name, std::uint64_t seed, std::uint64_t calls) {
-    Script script;
-    script.name = name;
-    script.pool_bytes = std::uint64_t{32} << 20;
-    oracle::Random random(seed);
-    oracle::Model model;
-    const auto add = [&](std::vector<Step>& steps, std::uint64_t count) {
-        for (std::uint64_t tried = 0; count > 0 && tried < 10'000; ++tried) {
-            const oracle::Calls some = oracle::random_calls(random, seed * 1000 + tried);
-            bool large = false;
-            for (const oracle::Call& call : some) large = large || call.range.pages() > 600;
-            oracle::Model after = model;
-            if (large || oracle::run(after, some)) continue;
-            model = std::move(after);
-            steps.push_back({some});
-            --count;
-        }
-    };
-    add(script.set_up, 12);
-    add(script.operations, calls);
-    return script;
-}
-
-}  // namespace
 
 Result<Script> find_workload(const std::string& name) {
     for (const NamedWorkload& workload : workloads())

@@ -84,9 +84,9 @@ struct MapOptions {
     // Map a stack, whose greatest size is the range's, guard included. Nothing else can be mapped
     // in the range. Room that it has not grown into counts as mapped, but for nobody's access:
     // FaultKind::stack_room, which `fault`, `read` and `write` resolve by growing, in one commit
-    // with the page's frame, if it is to have one; FaultKind::guard, where the stack would come too
-    // near to another mapping. Errors of `map` besides: invalid_argument (no multiples of 4096, no
-    // guard, a range too small for both).
+    // with the page's frame (that of zeros, if it is only read); FaultKind::guard, where the stack
+    // would come too near to another mapping. Errors of `map` besides: invalid_argument (no
+    // multiples of 4096, no guard, a range too small for both).
     std::optional<GrowsDown> grows_down = {};
     // What `maps` shows for the range, and where in it the range begins: a path, "[stack]", ….
     std::string name = {};

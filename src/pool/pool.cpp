@@ -157,7 +157,8 @@ Result<std::unique_ptr<Pool>> Pool::create(const std::string& path, std::uint64_
     // For each size of object libpmemobj's heap sets a chunk aside. Once frames have taken what
     // there was it would have none for logs, and the unmap that makes room could not be logged: a
     // first piece of each kind, which stays, keeps its chunk. (Room of our own, as for
-    // pmemobj_tx_log_append_buffer, is no way: recovery frees it.)
+    // pmemobj_tx_log_append_buffer, is no way: recovery frees it.) Nothing names them, and a crash
+    // before, between or after leaves a pool without a superblock, whose making was interrupted.
     for (const std::size_t size : {kUndoPieceBytes, kRedoPieceBytes}) {
         PMEMoid piece;
         if (pmemobj_alloc(pop, &piece, size + kPieceHeaderBytes, 0, nullptr, nullptr) != 0)

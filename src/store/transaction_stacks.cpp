@@ -65,10 +65,7 @@ Result<bool> TransactionState::grow_stack(const std::shared_ptr<SpaceState>& of,
     const auto where = placement(**joined);
     if (!where) return std::unexpected(where.error());
     const std::uint64_t page = table::page_index(address, space->levels);
-    // What is only read has the frame of zeros, and takes none.
-    std::optional<table::TakenFrame> zero;
-    if (!for_writing)
-        if (const auto frame = store_->zero_frame()) zero = *frame;
+    const auto zero = zero_for(for_writing);
     if (!zero)
         if (auto room = make_way(**joined, 1); !room) return std::unexpected(room.error());
     TableEditor editor(session_, (*joined)->root);

@@ -354,6 +354,12 @@ Result<std::uint64_t> TransactionState::mark(const std::shared_ptr<SpaceState>& 
     return (*joined)->annotations.mark(pages, store_->next_mark());
 }
 
+std::optional<table::TakenFrame> TransactionState::zero_for(bool for_writing) const {
+    if (for_writing) return std::nullopt;
+    const auto zero = store_->zero_frame();
+    return zero ? std::optional(*zero) : std::nullopt;
+}
+
 Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& of, VirtAddr address,
                                         bool for_writing) {
     const std::shared_ptr<SpaceState>& space = responsible_for(of, address);
@@ -361,10 +367,9 @@ Result<void> TransactionState::populate(const std::shared_ptr<SpaceState>& of, V
     auto joined = join(space);
     if (!joined) return std::unexpected(joined.error());
     if (auto fine = check_change(*space); !fine) return fine;
-    if (const auto zero = for_writing ? std::nullopt : std::optional(store_->zero_frame());
-        zero && *zero) {
+    if (const auto zero = zero_for(for_writing)) {
         const auto read = TableEditor(session_, (*joined)->root)
-                              .populate_zero(page_index(address, space->levels), **zero);
+                              .populate_zero(page_index(address, space->levels), *zero);
         if (!read) return spoiled_by(std::unexpected(read.error()));
         if (*read) return {};
     }

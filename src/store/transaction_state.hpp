@@ -142,6 +142,9 @@ class TransactionState {
     Result<void> check_unshared(const SpaceState& supervisor);
     Result<void> check(const Joined& joined, const char* action, Range range,
                        std::optional<Protection> protection, table::PageRange& pages) const;
+    // The frame of zeros, which what is only read has, and takes none; nothing for what is written,
+    // or if there is no frame for it.
+    std::optional<table::TakenFrame> zero_for(bool for_writing) const;
     Result<void> check_shareable(const SpaceState& source, std::uint64_t page,
                                  FrameNumber frame) const;
     static Result<void> check_page_size(const Joined& joined, Range range,

@@ -9,12 +9,13 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <optional>
 #include <random>
+#include <span>
 #include <thread>
 #include <vector>
 
 #include "memory/reader_section.hpp"
-#include "support/sanitizer.hpp"
 #include "support/temporary_pool.hpp"
 
 namespace holdfast::test {
@@ -31,7 +32,7 @@ void fill(std::array<std::byte, kPageSize>& bytes, std::uint64_t stamp) {
 }
 
 // Of a page that holds one stamp; nothing if it does not.
-std::optional<std::uint64_t> stamp_of(const std::array<std::byte, kPageSize>& bytes) {
+std::optional<std::uint64_t> stamp_of(std::span<const std::byte> bytes) {
     std::uint64_t first = 0;
     std::memcpy(&first, bytes.data(), 8);
     for (std::size_t at = 8; at < bytes.size(); at += 8)
@@ -129,9 +130,6 @@ TEST(ForkConcurrency, ASnapshotStandsStillBesideAWriter) {
 // A reader of the space that was forked from may still be in a page when the other space, which has
 // it alone by now, writes to it.
 TEST(ForkConcurrency, ReadersOfWhatWasCopiedSeeNoneOfTheOthersBytes) {
-    if (kIsTsan)
-        GTEST_SKIP() << "reads bytes while they are written, on purpose: what ThreadSanitizer is "
-                        "there to report";
     const TemporaryPool pool;
     Store store = pool.create(128_MiB);
     Space space = value_of(store.create_space("space"));
@@ -141,17 +139,20 @@ TEST(ForkConcurrency, ReadersOfWhatWasCopiedSeeNoneOfTheOthersBytes) {
     must(space.write(kStart, bytes));
     std::atomic<bool> done = false;
     std::atomic<std::uint64_t> wrong = 0;
+    // The first bytes are written meanwhile, by their own space; nobody writes the others there.
+    constexpr std::size_t kWritten = 64;
     std::thread reader([&] {
-        std::array<std::byte, kPageSize> seen;
+        std::array<std::byte, kPageSize - kWritten> seen;
         while (!done) {
-            must(space.read(kStart, seen));
+            must(space.read(kStart + kWritten, seen));
             if (stamp_of(seen) != 1) ++wrong;
         }
     });
     for (int i = 0; i < 150; ++i) {
         Space fork = value_of(store.fork_space("space", "fork"));
         fill(bytes, 1);
-        must(space.write(kStart, bytes));  // the space has a copy now, and the fork the page
+        // The space has a copy now, and the fork the page.
+        must(space.write(kStart, std::span(bytes).first(kWritten)));
         fill(bytes, 2);
         must(fork.write(kStart, bytes));
         fork = space;
